@@ -29,7 +29,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class LatencyRow:
-    """One collect interval of one pinged node: milliseconds, and which share of the pings was lost (0 to 1)."""
+    """One collect interval of one pinged node: milliseconds, and the share of lost pings (0 to 1)."""
 
     node_id: str
     time: float
