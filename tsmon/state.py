@@ -1,6 +1,6 @@
 """The latest nodes in memory; comparing two snapshots and ping results -> events. Pure."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     last_state: State | None = None
     """While `state` is unknown: what was known before, and until when."""
     last_state_at: float | None = None
+    last_since: float | None = None
+    """While `state` is unknown: `since` of the state known before."""
     missing_since: float | None = None
     """First trusted document without the node; a second one, 10 s later, removes it."""
     removed_at: float | None = None
@@ -109,6 +111,32 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
+class Shown(NamedTuple):
+    """A node's state as it is shown: unknown while tsmon is blind, but for a stopped Self."""
+
+    state: State
+    reason: OfflineReason | None
+    since: float | None
+    last_state: State | None
+    last_state_at: float | None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The summary of a view; a critical role that lost its node counts as one more offline node."""
+
+    total: int
+    online: int
+    offline: int
+    unknown: int
+    critical_total: int
+    critical_online: int
+    critical_offline: int
+    critical_unknown: int
+    health_percentage: float | None
+    """Critical nodes online / critical nodes whose state is known, 0 to 100; None if none is known."""
+    status: Literal["healthy", "degraded", "critical", "unknown"]
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known now; a new one is published after every change, none is ever changed."""
 
@@ -137,3 +165,60 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     missing_roles: dict[str, str] = {}
     """Keys of critical roles that no node fits now but one has -> node_type (until acknowledged)."""
+
+    def shown(self, node: Node) -> Shown:
+        """The state of `node` as it is shown now."""
+        blind = self.blind
+        if blind is None or (self.self_stopped and node.id == self.self_id):
+            return Shown(node.state, node.reason, node.since, node.last_state, node.last_state_at)
+        if node.state == "unknown":
+            return Shown("unknown", None, node.since, node.last_state, node.last_state_at)
+        return Shown("unknown", None, blind.since, node.state, blind.since)
+
+    def last_seen(self, node: Node) -> float | None:
+        """The snapshot's time for a node that is online, else when it was last online, as far as known."""
+        shown = self.shown(node)
+        if shown.state == "online":
+            return self.as_of
+        if shown.state == "unknown" and shown.last_state == "online":
+            return shown.last_state_at
+        return node.last_online
+
+    def health(self) -> Health:
+        """The summary that the API, the report and the health check give."""
+        counts = {"online": 0, "offline": 0, "unknown": 0}
+        critical = {"online": 0, "offline": 0, "unknown": 0}
+        detached = 0
+        production_down = False
+        for node in self.nodes.values():
+            state = self.shown(node).state
+            counts[state] += 1
+            if not node.role.critical:
+                continue
+            critical[state] += 1
+            if state == "offline":
+                detached += node.detached
+                production_down |= node.role.node_type == "production" and not node.detached
+        for node_type in self.missing_roles.values() if self.blind is None else ():
+            critical["offline"] += 1
+            production_down |= node_type == "production"
+        known = critical["online"] + critical["offline"]
+        status: Literal["healthy", "degraded", "critical", "unknown"]
+        if self.blind is not None:
+            status = "critical" if self.self_stopped and production_down else "unknown"
+        elif production_down or (known and (critical["online"] + detached) / known < 0.66):
+            status = "critical"
+        elif critical["offline"] or critical["unknown"]:
+            status = "degraded"
+        else:
+            status = "healthy"
+        return Health(
+            total=len(self.nodes),
+            **counts,
+            critical_total=sum(critical.values()),
+            critical_online=critical["online"],
+            critical_offline=critical["offline"],
+            critical_unknown=critical["unknown"],
+            health_percentage=round(100 * critical["online"] / known, 2) if known else None,
+            status=status,
+        )
