@@ -42,6 +42,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """When the first missed ping was sent, while pings (cross-checked) say that the node is dead."""
     cross_checked: bool = True
     """False when there was no other node to ask."""
+    asked: bool = False
+    """A ping sent since control calls the node offline has an outcome."""
     detached: bool = False
     """Control calls the node offline, but it answered a ping sent after that."""
 
@@ -199,9 +201,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             if state == "offline":
                 detached += node.detached
                 production_down |= node.role.node_type == "production" and not node.detached
-        for node_type in self.missing_roles.values() if self.blind is None else ():
-            critical["offline"] += 1
-            production_down |= node_type == "production"
+        for node_type in self.missing_roles.values():
+            critical["unknown" if self.blind else "offline"] += 1
+            production_down |= self.blind is None and node_type == "production"
         known = critical["online"] + critical["offline"]
         status: Literal["healthy", "degraded", "critical", "unknown"]
         if self.blind is not None:

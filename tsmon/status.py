@@ -9,7 +9,6 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Collection
-from typing import Any
 
 import msgspec
 
@@ -26,7 +25,7 @@ _STABLE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _MALFORMED_NAMED = 10  # how many malformed peers are named; all are counted
 
 
-class BadDocument(ValueError):
+class BadDocument(ValueError):  # noqa: N818 (it bears the name of its reason)
     """The answer is not a status document; the text says why, cleaned and bounded."""
 
 
@@ -290,10 +289,7 @@ def _facts(row: _Peer, user: str, suffix: str, *, is_self: bool) -> NodeFacts:
         "." + clean_hostname(suffix, 253)
     )
     os_hostname = clean_hostname(row.host_name)
-    if dns_name:
-        hostname = dns_name if shared else dns_name.split(".", 1)[0]
-    else:
-        hostname = os_hostname
+    hostname = (dns_name if shared else dns_name.split(".", 1)[0]) if dns_name else os_hostname
     return NodeFacts(
         id=row.id,
         hostname=hostname or f"node-{clean_hostname(row.id)}",
@@ -341,10 +337,10 @@ def _time(text: str, field: str) -> float | None:
     return moment
 
 
-def clean_text(text: Any, limit: int = 253) -> str:
+def clean_text(text: str, limit: int = 253) -> str:
     """`text` without control, format (RTL marks, zero-width), surrogate and private characters, at most
     `limit` characters: nothing in it can move a cursor, end a line or turn the reading direction."""
-    text = str(text)[: limit * 4]
+    text = text[: limit * 4]
     if text.isascii() and text.isprintable():
         return text[:limit]
     kept = (
