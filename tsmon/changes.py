@@ -1,4 +1,4 @@
-"""Comparing what is known of the nodes with a trusted snapshot and the pings -> nodes, spans, events. Pure."""
+"""Comparing the known nodes with a trusted snapshot and the pings -> nodes, spans, events. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -75,7 +75,8 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
     now = look.now.wall
     before = changes.removed.pop(facts.id, None)
     role = look.role_of(facts)
-    state, reason = _conclude(facts, look.pings.reach_of(facts.id), seen_online=before and before.seen_online)
+    seen_online = before is not None and before.seen_online
+    state, reason = _conclude(facts, look.pings.reach_of(facts.id), seen_online=seen_online)
     node = Node(
         facts=facts,
         role=role,
@@ -84,7 +85,7 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
         reason=reason,
         since=now if state != "offline" else facts.last_seen,
         last_online=now if state == "online" else facts.last_seen,
-        seen_online=state == "online" or (before is not None and before.seen_online),
+        seen_online=seen_online or state == "online",
     )
     if state == "offline" and not facts.online:
         look.pings.control_offline(facts.id, look.now)
@@ -123,7 +124,7 @@ def _again(node: Node, facts: NodeFacts, look: Look, changes: Changes) -> Node:
         )
         changes.spans.append((node.id, now, state))
     else:
-        renewed = _turned(renewed, was, state, reason, look, changes)
+        renewed = _turned(renewed, was, (state, reason), look, changes)
     if _is_worth_storing(node, renewed):
         changes.stored.append(renewed)
     return renewed
@@ -133,9 +134,10 @@ _NO_LAST_STATE: dict[str, Any] = {"last_state": None, "last_state_at": None, "la
 
 
 def _turned(
-    node: Node, was: State, state: State, reason: OfflineReason | None, look: Look, changes: Changes
+    node: Node, was: State, conclusion: tuple[State, OfflineReason | None], look: Look, changes: Changes
 ) -> Node:
-    """The node's state changed from `was` to `state`."""
+    """The node's state changed from `was` to that of `conclusion`."""
+    state, reason = conclusion
     at = _dated(node, was, reason, look)
     fields: dict[str, Any] = {"state": state, "reason": reason, "since": at, **_NO_LAST_STATE}
     if state == "online":
@@ -253,9 +255,7 @@ def stop_self(node: Node, now: float) -> Changes:
     return changes
 
 
-def _conclude(
-    facts: NodeFacts, reach: Reach, *, seen_online: bool | None
-) -> tuple[State, OfflineReason | None]:
+def _conclude(facts: NodeFacts, reach: Reach, *, seen_online: bool) -> tuple[State, OfflineReason | None]:
     if facts.expired:
         return "offline", "key_expired"
     if not facts.online:

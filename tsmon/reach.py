@@ -20,7 +20,7 @@ MOST_PINGED = 200
 
 
 class PingFigures(NamedTuple):
-    """The pings of one node over one collect interval: milliseconds, the share lost (0 to 1), the last path."""
+    """One node's pings over one collect interval: milliseconds, the share lost (0 to 1), the last path."""
 
     node_id: str
     min_ms: float | None
@@ -215,6 +215,11 @@ class Pings:
     def _misses(self, node_id: str) -> int:
         track = self._tracks.get(node_id)
         return track.misses if track is not None else 0
+
+    @property
+    def answered(self) -> bool:
+        """Any ping was answered since the start of tsmon."""
+        return bool(self._answers)
 
     def drain(self) -> list[PingFigures]:
         """The figures of every node pinged since the last call."""

@@ -1,0 +1,84 @@
+"""Virtual time for tests: an event loop whose clock jumps to the next timer when nothing is left to do.
+
+Work in threads (the store's writer, decoding) is waited for before the clock moves, and sockets are looked at
+between jumps, so that a simulated day runs in seconds and is the same every time.
+"""
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from tsmon.clock import Clock
+
+START = 1_790_000_000.0 - 1_790_000_000.0 % 3600
+"""Wall time at which virtual tests begin: a full hour."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """`time()` is virtual and starts at 0; nothing sleeps for real while a timer is pending."""
+
+    def __init__(self) -> None:
+        self._jobs = 0
+        self._virtual = 0.0
+        super().__init__(_VirtualSelector(self))
+
+    def time(self) -> float:
+        return self._virtual
+
+    def jump(self, seconds: float) -> None:
+        self._virtual += seconds
+
+    @property
+    def busy(self) -> bool:
+        return self._jobs > 0
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        self._jobs += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._job_done)
+        return future
+
+    def _job_done(self, _: Future[Any]) -> None:
+        self._jobs -= 1
+
+
+class _VirtualSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None or self._loop.busy:
+            # Nothing but a thread or a socket can go on: wait for it in real time, bounded.
+            ready = super().select(5.0)
+            if not ready and timeout is None and not self._loop.busy:
+                raise RuntimeError("virtual time stands still: nothing is scheduled")
+            return ready
+        self._loop.jump(timeout)
+        return ready
+
+
+class VirtualClock(Clock):
+    """Wall time that follows the virtual loop; `offset` may be moved to set the clock back or forward."""
+
+    def __init__(self, start: float = START) -> None:
+        self.start = start
+        self.offset = 0.0
+
+    def wall(self) -> float:
+        return self.start + self.mono() + self.offset
+
+
+def run_virtual(main: Any) -> Any:
+    """Run the coroutine `main` in virtual time, bounded to 120 real seconds by the caller's patience."""
+    begun = time.monotonic()
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        result = runner.run(main)
+    assert time.monotonic() - begun < 120, "a virtual test took too long in real time"
+    return result

@@ -1,0 +1,328 @@
+"""The timed jobs of one event loop: poll, ping, collect, check, report.
+
+The mission's three jobs are `collect_health_metrics`, `check_critical_nodes` and `log_health_status`.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+import structlog
+
+from tsmon.classify import Severity
+from tsmon.clock import Clock, rfc3339
+from tsmon.config import Settings
+from tsmon.monitor import Monitor, PingOutcome
+from tsmon.sight import Failure
+from tsmon.source import Source, SourceError
+from tsmon.state import Health, Node, View
+from tsmon.status import BadDocument, Decoder, Snapshot
+from tsmon.store import LatencyRow
+
+log = structlog.get_logger(__name__)
+
+LATENCY_FRESH = 300.0
+"""Seconds for which a measured latency counts as the present one."""
+_PINGS_AT_ONCE = 32
+_SMALL_DOCUMENT = 200_000
+"""Bytes up to which a document is decoded in the loop: below 5 ms."""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One node on the 5-minute grid: what InfluxDB stores."""
+
+    hostname: str
+    node_type: str
+    os: str
+    online: int
+    ip: str | None
+    latency_ms: float | None
+
+
+SampleSink = Callable[[float, list[Sample]], Awaitable[None]]
+
+
+class Collector:
+    """Reads the source on time and hands what it says to the monitor."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        settings: Settings,
+        source: Source,
+        monitor: Monitor,
+        last_grid: float = 0.0,
+        put_samples: SampleSink | None = None,
+    ) -> None:
+        """`last_grid` is the last grid time that has its samples; `put_samples` takes further ones."""
+        self.settings = settings
+        self.polls = 0
+        self.failures = 0
+        self.poll_seconds = 0.0
+        """How long the last poll took: fetch, decode, compare, store."""
+        self.last_failure: Failure | None = None
+        self.noise = ""
+        self._clock = clock
+        self._source = source
+        self._monitor = monitor
+        self._last_grid = last_grid
+        self._put_samples = put_samples
+        self._decoder = Decoder(settings.exclude)
+        self._read_wanted = asyncio.Event()
+        self._asks: list[str] = []
+        self._ping_wanted = asyncio.Event()
+
+    def apply(self, settings: Settings) -> None:
+        """New settings after a reload; running sleeps end and take the new intervals."""
+        if settings.exclude != self.settings.exclude:
+            self._decoder = Decoder(settings.exclude)
+        self.settings = settings
+        self.want_read()
+        self._ping_wanted.set()
+
+    def want_read(self) -> None:
+        """Something changed, says the bus or a ping: read the source soon."""
+        self._read_wanted.set()
+
+    # -- poll ------------------------------------------------------------------------------------------
+
+    async def poll(self) -> None:
+        """One read of the source: fetch, trust, decode, compare, tell."""
+        begun = time.perf_counter()
+        answer: Snapshot | Failure
+        try:
+            raw = await self._source.status()
+            answer = await self._decode(raw)
+            self._note_noise(answer)
+        except SourceError as error:
+            answer = Failure(error.reason, str(error))
+        except BadDocument as error:
+            answer = Failure("bad_document", f"{self._source.name}: {error}")
+        self._note_failure(answer if isinstance(answer, Failure) else None)
+        self._monitor.can_ping = self._source.can_ping
+        asks = await self._monitor.answer(answer, self._source.health_codes)
+        if asks:
+            self._asks = asks
+            self._ping_wanted.set()
+        self.polls += 1
+        self.poll_seconds = time.perf_counter() - begun
+
+    async def _decode(self, raw: bytes) -> Snapshot:
+        if len(raw) <= _SMALL_DOCUMENT:
+            return self._decoder.decode(raw)
+        return await asyncio.to_thread(self._decoder.decode, raw)
+
+    def _note_failure(self, failure: Failure | None) -> None:
+        """Log the change from good to bad and from bad to good, once each."""
+        before, self.last_failure = self.last_failure, failure
+        if failure is not None:
+            self.failures += 1
+            if before is None or before.reason != failure.reason:
+                log.warning("source_failed", reason=failure.reason, message=failure.message)
+        elif before is not None:
+            log.info("source_answers", source=self._source.name)
+
+    def _note_noise(self, snapshot: Snapshot) -> None:
+        if snapshot.noise and snapshot.noise != self.noise:
+            log.warning("source_noise", text=snapshot.noise)
+        self.noise = snapshot.noise
+
+    async def run_poll(self) -> None:
+        """Poll every `poll_interval`, when the bus reports a change, and when something falls due."""
+        start = self._clock.mono()
+        while True:
+            begun = self._clock.mono()
+            self._read_wanted.clear()
+            await self.poll()
+            took = self._clock.mono() - begun
+            interval = self.settings.poll_interval
+            tick = start + (math.floor((self._clock.mono() - start) / interval + 1e-9) + 1) * interval
+            await self._until_due(tick, begun + max(1.0, 10 * took))
+
+    async def _until_due(self, tick: float, hinted_from: float) -> None:
+        """Wait for `tick`, for what the monitor waits for, or for a hint (not before `hinted_from`)."""
+        due = self._monitor.next_read(self._clock.now())
+        wake = tick if due is None else min(tick, due)
+        try:
+            async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
+                await self._read_wanted.wait()
+        except TimeoutError:
+            return
+        await self._clock.sleep(min(hinted_from, wake) - self._clock.mono())
+
+    async def run_watch(self) -> None:
+        """Follow the source's own notices of changes, where it has any."""
+        await self._source.watch(self.want_read)
+
+    # -- ping ------------------------------------------------------------------------------------------
+
+    async def run_ping(self) -> None:
+        """A round every `ping_interval`; who missed is asked again every `poll_interval`."""
+        round_due = self._clock.mono()
+        while True:
+            begun = self._clock.mono()
+            everyone = self._monitor.sees and begun >= round_due - 1e-6
+            while everyone and round_due <= begun + 1e-6:
+                round_due += self.settings.ping_interval
+            await self.ping(self._monitor.ping_targets(everyone=everyone))
+            wake = begun + self.settings.poll_interval
+            if round_due > begun:
+                wake = min(wake, round_due)
+            await self._answer_asks(wake)
+
+    async def _answer_asks(self, wake: float) -> None:
+        """Until `wake` (monotonic), ping at once the nodes whose outage fell due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
+                while True:
+                    await self._ping_wanted.wait()
+                    self._ping_wanted.clear()
+                    asks, self._asks = self._asks, []
+                    await self.ping(asks)
+
+    async def ping(self, targets: Iterable[str]) -> None:
+        """Ping `targets`, then witnesses where a node missed its third ping; a changed verdict asks for a read."""
+        if not self._monitor.sees or not self._source.can_ping:
+            return
+        await self._monitor.pinged(await self._ping_all(targets))
+        witnesses = await self._monitor.witnesses()
+        if witnesses:
+            await self._monitor.pinged(await self._ping_all(witnesses))
+            await self._monitor.conclude()
+        if self._monitor.pings_tell():
+            self.want_read()
+
+    async def _ping_all(self, ids: Iterable[str]) -> list[PingOutcome]:
+        limit = asyncio.Semaphore(_PINGS_AT_ONCE)
+        nodes = self._monitor.view.nodes
+
+        async def one(node: Node) -> PingOutcome:
+            async with limit:
+                sent = self._clock.now()
+                ping = await self._source.ping(node.facts.ip or "")
+                return PingOutcome(node.id, sent, ping, pinged=node.role.ping)
+
+        return list(await asyncio.gather(*(one(nodes[id_]) for id_ in ids if id_ in nodes)))
+
+    # -- collect ---------------------------------------------------------------------------------------
+
+    async def run_collect(self) -> None:
+        async for grid in self._clock.grid(self.settings.collect_interval):
+            await self.collect_health_metrics(grid)
+
+    async def collect_health_metrics(self, grid: float) -> None:
+        """One sample per known node, one latency row per pinged node, one `health_check` event."""
+        view = self._monitor.view
+        now = self._clock.wall()
+        if grid > self._last_grid:
+            self._last_grid = grid
+            if self._put_samples is not None:
+                await self._put_samples(grid, samples_of(view, now))
+        latency = [
+            LatencyRow(f.node_id, grid, f.min_ms, f.mean_ms, f.max_ms, f.loss, f.path)
+            for f in self._monitor.drain_pings()
+        ]
+        message, severity, details = health_check(view)
+        event = self._monitor.event("health_check", severity, message, **details)
+        await self._monitor.note(event, latency=latency, meta={"last_grid": repr(self._last_grid)})
+
+    # -- check and report ------------------------------------------------------------------------------
+
+    async def run_check(self) -> None:
+        async for _ in self._clock.ticks(self.settings.check_interval):
+            self.check_critical_nodes()
+
+    def check_critical_nodes(self) -> None:
+        """One ERROR line per production node that is down, one WARNING per other critical node that is."""
+        view = self._monitor.view
+        for node in critical_nodes(view):
+            shown = view.shown(node)
+            if shown.state != "offline":
+                continue
+            is_error = node.role.node_type == "production" and not node.detached
+            (log.error if is_error else log.warning)(
+                "critical_node_offline",
+                hostname=node.hostname,
+                node_type=node.role.node_type,
+                since=rfc3339(shown.since),
+                last_seen=rfc3339(view.last_seen(node)),
+            )
+
+    async def run_report(self) -> None:
+        async for _ in self._clock.ticks(self.settings.report_interval):
+            self.log_health_status()
+
+    def log_health_status(self) -> None:
+        """The aggregated health report: the figures, and one line per critical node."""
+        view = self._monitor.view
+        health = view.health()
+        log.info("health_report", **report_of(view, health))
+        for node in critical_nodes(view):
+            shown = view.shown(node)
+            log.info(
+                "health_report_node",
+                hostname=node.hostname,
+                node_type=node.role.node_type,
+                state=shown.state,
+                since=rfc3339(shown.since),
+                last_seen=rfc3339(view.last_seen(node)),
+            )
+
+
+def critical_nodes(view: View) -> list[Node]:
+    return sorted(
+        (node for node in view.nodes.values() if node.role.critical), key=lambda node: node.hostname
+    )
+
+
+def samples_of(view: View, now: float) -> list[Sample]:
+    """What InfluxDB is told of each node whose state is known."""
+    samples = []
+    for node in view.nodes.values():
+        state = view.shown(node).state
+        if state == "unknown":
+            continue
+        reach = node.reach
+        fresh = reach.measured_at is not None and 0 <= now - reach.measured_at <= LATENCY_FRESH
+        samples.append(
+            Sample(
+                hostname=node.hostname,
+                node_type=node.role.node_type,
+                os=node.facts.os,
+                online=int(state == "online"),
+                ip=node.facts.ip,
+                latency_ms=reach.latency_ms if fresh and state == "online" else None,
+            )
+        )
+    return samples
+
+
+def report_of(view: View, health: Health) -> dict[str, Any]:
+    """The figures of the hourly report and of the `health_check` event."""
+    return {
+        "status": health.status,
+        "online": health.online,
+        "offline": health.offline,
+        "unknown": health.unknown,
+        "total": health.total,
+        "critical_health_percentage": health.health_percentage,
+        "blind": view.blind.reason if view.blind is not None else None,
+    }
+
+
+def health_check(view: View) -> tuple[str, Severity, dict[str, Any]]:
+    """Message, severity and details of the `health_check` event."""
+    health = view.health()
+    severity: Severity = "warning"
+    if health.status == "healthy":
+        severity = "ok"
+    elif health.status == "critical":
+        severity = "critical"
+    message = f"{health.online} of {health.total} nodes online, {health.offline} offline"
+    if view.blind is not None:
+        message = f"blind ({view.blind.reason}) since {rfc3339(view.blind.since)}: the state of the nodes is unknown"
+    return message, severity, report_of(view, health)
