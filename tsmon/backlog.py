@@ -35,7 +35,7 @@ class Backlog:
                 await self._commit(self._waiting[0])
             except StoreError as error:
                 if not self.error:
-                    log.error("store_failing", error=str(error))  # noqa: TRY400 (a full disk needs no traceback)
+                    log.error("store_failing", error=str(error))
                 self.error = f"the embedded store cannot be written: {error}"
                 self._shrink()
                 return

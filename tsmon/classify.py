@@ -1,8 +1,14 @@
 """What a node is for: hostname, tags, OS and owner -> role. Pure."""
 
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
+
+from tsmon.config import RoleRule, Settings
+from tsmon.status import NodeFacts
 
 NodeType = Literal["production", "development", "git", "other"]
 Severity = Literal["ok", "warning", "critical"]
@@ -22,3 +28,93 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     ping: bool
     key_expiry_steps: tuple[float, ...]
     """Seconds before the key's expiry at which it is told, falling."""
+
+
+class Classifier:
+    """Maps a node to its role: the user's `[[roles]]` first, then the default table, first match wins."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._rules = [(rule, _role_of(rule, settings)) for rule in settings.roles]
+        self._project = settings.project_name.casefold()
+        defaults = {
+            "git": ("git", "git", "warning"),
+            "dev": ("development", "dev", "warning"),
+            "prod": ("production", "prod", "critical"),
+            "server": ("other", "", "warning"),
+            "device": ("other", "", "none"),
+        }
+        self._defaults = {
+            name: Role(
+                name=name,
+                node_type=node_type,  # type: ignore[arg-type]
+                key=key,
+                critical=bool(key),
+                alert=alert,  # type: ignore[arg-type]
+                offline_after=settings.offline_after,
+                ping=bool(key),
+                key_expiry_steps=settings.key_expiry_steps,
+            )
+            for name, (node_type, key, alert) in defaults.items()
+        }
+        self._has_table = settings.default_roles
+
+    @property
+    def critical_keys(self) -> dict[str, NodeType]:
+        """Every key of `/critical` with its node type: the default table's and the user's."""
+        table = self._defaults.values() if self._has_table else ()
+        roles = [*table, *(role for _, role in self._rules)]
+        return {role.key: role.node_type for role in roles if role.critical}
+
+    def role(self, facts: NodeFacts) -> Role:
+        """The role of a node. A machine shared in from another tailnet is a `device` whatever its name."""
+        for rule, role in self._rules:
+            if _matches(rule, facts):
+                return role
+        if self._has_table and not facts.shared:
+            name = self._critical_name(facts.hostname)
+            if name:
+                return self._defaults[name]
+        return self._defaults["server" if facts.tags and not facts.shared else "device"]
+
+    def _critical_name(self, hostname: str) -> str:
+        words = _words(hostname)
+        if "git" in words:
+            return "git"
+        if "dev" in words:
+            return "dev"
+        return "prod" if self._project and self._project in hostname.casefold() else ""
+
+
+def _words(hostname: str) -> set[str]:
+    """The words of a hostname, split at anything that is no letter or digit, trailing digits left out."""
+    return {word.rstrip("0123456789") for word in re.split(r"[\W_]+", hostname.casefold()) if word}
+
+
+def _role_of(rule: RoleRule, settings: Settings) -> Role:
+    steps = settings.key_expiry_steps if rule.key_expiry_steps is None else rule.key_expiry_steps
+    return Role(
+        name=rule.name,
+        node_type=rule.node_type,
+        key=(rule.key or rule.name) if rule.critical else "",
+        critical=rule.critical,
+        alert=rule.alert,
+        offline_after=settings.offline_after if rule.offline_after is None else rule.offline_after,
+        ping=rule.critical if rule.ping is None else rule.ping,
+        key_expiry_steps=steps,
+    )
+
+
+def _matches(rule: RoleRule, facts: NodeFacts) -> bool:
+    """All conditions that the rule gives hold, ignoring case."""
+    given: Mapping[str, tuple[tuple[str, ...], Iterable[str]]] = {
+        "hosts": (rule.hosts, (facts.hostname,)),
+        "tags": (rule.tags, facts.tags),
+        "os": (rule.os, (facts.os,)),
+        "users": (rule.users, (facts.user,)),
+    }
+    return all(_any_matches(globs, values) for globs, values in given.values() if globs)
+
+
+def _any_matches(globs: Iterable[str], values: Iterable[str]) -> bool:
+    folded = [value.casefold() for value in values]
+    return any(fnmatchcase(value, glob.casefold()) for glob in globs for value in folded)
