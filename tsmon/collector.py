@@ -55,6 +55,7 @@ class Collector:
         settings: Settings,
         source: Source,
         monitor: Monitor,
+        *,
         last_grid: float = 0.0,
         put_samples: SampleSink | None = None,
     ) -> None:
@@ -185,7 +186,7 @@ class Collector:
                     await self.ping(asks)
 
     async def ping(self, targets: Iterable[str]) -> None:
-        """Ping `targets`, then witnesses where a node missed its third ping; a changed verdict asks for a read."""
+        """Ping `targets`, then witnesses where one missed its third ping; news asks for a read."""
         if not self._monitor.sees or not self._source.can_ping:
             return
         await self._monitor.pinged(await self._ping_all(targets))
@@ -324,5 +325,6 @@ def health_check(view: View) -> tuple[str, Severity, dict[str, Any]]:
         severity = "critical"
     message = f"{health.online} of {health.total} nodes online, {health.offline} offline"
     if view.blind is not None:
-        message = f"blind ({view.blind.reason}) since {rfc3339(view.blind.since)}: the state of the nodes is unknown"
+        since = rfc3339(view.blind.since)
+        message = f"blind ({view.blind.reason}) since {since}: the state of the nodes is unknown"
     return message, severity, report_of(view, health)

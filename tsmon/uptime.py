@@ -1,1 +1,178 @@
-"""Arithmetic on spans and observed time; pure. Times in Unix seconds, percentages 0 to 100 or None."""
+"""Arithmetic on spans and observed time; pure. Times in Unix seconds, percentages 0 to 100 or None.
+
+A node's time in a state counts only where it was observed: uptime = online / (online + offline), both cut
+with the observed stretches. Everything else is unknown, neither for nor against.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+
+
+class Span(NamedTuple):
+    """A stretch in which a node kept one state (`online`, `offline`, `unknown`); an open one ends now."""
+
+    state: str
+    start: float
+    end: float
+
+
+class Uptime(msgspec.Struct, frozen=True):
+    """What a window says of one node; seconds."""
+
+    online_s: float
+    offline_s: float
+    unknown_s: float
+    """The rest of the window since the node was first seen."""
+    uptime_percentage: float | None
+    coverage: float | None
+    """Observed share of the window since the node was first seen; None when it was not there yet."""
+
+
+class Outage(NamedTuple):
+    """Offline from `start` to `end` (None while it lasts)."""
+
+    start: float
+    end: float | None
+
+
+class Bars(NamedTuple):
+    """One letter per bucket: `o` online, `x` offline, `m` mixed, `u` unknown, `-` not there."""
+
+    states: str
+    uptime: list[float | None] | None
+    """Per bucket; None when all are 100."""
+    coverage: list[float] | None
+
+
+class ObservedTime:
+    """Observed stretches, merged; answers how much of any stretch was observed in O(log n)."""
+
+    def __init__(self, stretches: Iterable[tuple[float, float]]) -> None:
+        self.starts: list[float] = []
+        self.ends: list[float] = []
+        for start, end in sorted(stretches):
+            if self.ends and start <= self.ends[-1]:
+                self.ends[-1] = max(self.ends[-1], end)
+            else:
+                self.starts.append(start)
+                self.ends.append(end)
+        self._before = [0.0]
+        for start, end in zip(self.starts, self.ends, strict=True):
+            self._before.append(self._before[-1] + end - start)
+
+    def until(self, time: float) -> float:
+        """Observed seconds before `time`."""
+        at = bisect_right(self.starts, time) - 1
+        if at < 0:
+            return 0.0
+        return self._before[at] + min(time, self.ends[at]) - self.starts[at]
+
+    def between(self, start: float, end: float) -> float:
+        """Observed seconds of the stretch."""
+        return self.until(end) - self.until(start) if end > start else 0.0
+
+    def joined(self, stretches: Iterable[tuple[float, float]]) -> "ObservedTime":
+        """With further stretches: those of a stopped Self."""
+        return ObservedTime([*zip(self.starts, self.ends, strict=True), *stretches])
+
+
+def calculate_uptime(
+    spans: Sequence[Span], observed: ObservedTime, start: float, end: float, first_seen: float | None
+) -> Uptime:
+    """Uptime and coverage of one node in the window from `start` to `end`."""
+    online = offline = 0.0
+    for span in spans:
+        seconds = observed.between(max(span.start, start), min(span.end, end))
+        if span.state == "online":
+            online += seconds
+        elif span.state == "offline":
+            offline += seconds
+    known = online + offline
+    begin = end if first_seen is None else max(start, first_seen)
+    there = max(end - begin, known, 0.0)
+    return Uptime(
+        online_s=round(online, 3),
+        offline_s=round(offline, 3),
+        unknown_s=round(there - known, 3),
+        uptime_percentage=percentage(online, known),
+        coverage=percentage(known, there),
+    )
+
+
+def percentage(part: float, whole: float) -> float | None:
+    """0 to 100 with two decimals; None of nothing. Only a whole is 100, only nothing is 0."""
+    if whole <= 0:
+        return None
+    exact = 100.0 * part / whole
+    if 0 < exact < 0.01:
+        return 0.01
+    if 99.99 < exact < 100 and whole - part >= 0.001:
+        return 99.99
+    return round(min(exact, 100.0), 2)
+
+
+def outages(spans: Sequence[Span], start: float, end: float, now: float) -> list[Outage]:
+    """The outages that touch the window, in order. Unknown time between two offline spans parts nothing: the
+    node is not known to have been up; a removal does. One that reaches `now` has no end yet."""
+    found: list[list[float]] = []
+    joined = False
+    before = start
+    for span in spans:
+        joined = joined and span.start <= before
+        before = span.end
+        if span.state == "offline":
+            if joined:
+                found[-1][1] = span.end
+            else:
+                found.append([span.start, span.end])
+            joined = True
+        elif span.state == "online":
+            joined = False
+    return [Outage(a, None if b >= now else b) for a, b in found if b > start and a < end]
+
+
+def make_bars(
+    spans: Sequence[Span], observed: ObservedTime, bounds: Sequence[float], first_seen: float | None
+) -> Bars:
+    """One bucket between each two neighbouring `bounds`."""
+    letters: list[str] = []
+    uptimes: list[float | None] = []
+    coverages: list[float] = []
+    at = 0
+    for start, end in pairwise(bounds):
+        while at < len(spans) and spans[at].end <= start:
+            at += 1
+        online = offline = 0.0
+        spot = at
+        while spot < len(spans) and spans[spot].start < end:
+            span = spans[spot]
+            if span.state != "unknown":
+                seconds = observed.between(max(span.start, start), min(span.end, end))
+                if span.state == "online":
+                    online += seconds
+                else:
+                    offline += seconds
+            spot += 1
+        letters.append(_letter(online, offline, end, first_seen))
+        uptimes.append(percentage(online, online + offline))
+        begin = end if first_seen is None else min(end, max(start, first_seen))
+        coverages.append(percentage(online + offline, max(end - begin, online + offline)) or 0.0)
+    return Bars(
+        "".join(letters),
+        None if all(uptime == 100 for uptime in uptimes) else uptimes,
+        None if all(coverage == 100 for coverage in coverages) else coverages,
+    )
+
+
+def _letter(online: float, offline: float, end: float, first_seen: float | None) -> str:
+    if online and offline:
+        return "m"
+    if online:
+        return "o"
+    if offline:
+        return "x"
+    return "-" if first_seen is None or end <= first_seen else "u"

@@ -1,0 +1,101 @@
+"""The tables of the embedded history and the migrations that made them: numbered, forward-only.
+
+Append a migration; never change one that was released. `PRAGMA user_version` counts those that were run.
+"""
+
+APPLICATION_ID = 0x7473_6D6F  # "tsmo": tells our file from any other SQLite database
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE nodes (
+        num INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        hostname TEXT NOT NULL,
+        first_seen REAL NOT NULL,
+        removed_at REAL,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX nodes_hostname ON nodes (hostname);
+    CREATE TABLE spans (
+        node INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        start REAL NOT NULL,
+        end REAL
+    );
+    CREATE INDEX spans_node ON spans (node, start);
+    CREATE INDEX spans_end ON spans (end);
+    CREATE TABLE observed (
+        scope TEXT NOT NULL,
+        start REAL NOT NULL,
+        end REAL NOT NULL,
+        PRIMARY KEY (scope, start)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        timestamp REAL NOT NULL,
+        recorded_at REAL NOT NULL,
+        event_type TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        node_id TEXT,
+        hostname TEXT,
+        node_type TEXT,
+        message TEXT NOT NULL,
+        details TEXT NOT NULL
+    );
+    CREATE INDEX events_type ON events (event_type, id);
+    CREATE INDEX events_severity ON events (severity, id);
+    CREATE INDEX events_node ON events (node_id, id);
+    CREATE INDEX events_hostname ON events (hostname, id);
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        state TEXT NOT NULL,
+        hostname TEXT,
+        resolved_at REAL,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX alerts_state ON alerts (state, id);
+    CREATE TABLE latency (
+        node INTEGER NOT NULL,
+        time REAL NOT NULL,
+        min_ms REAL,
+        mean_ms REAL,
+        max_ms REAL,
+        loss REAL NOT NULL,
+        path TEXT,
+        PRIMARY KEY (node, time)
+    ) WITHOUT ROWID;
+    CREATE TABLE influx_outbox (
+        id INTEGER PRIMARY KEY,
+        created REAL NOT NULL,
+        grid REAL,
+        lines INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        payload BLOB NOT NULL
+    );
+    CREATE TABLE influx_quarantine (
+        id INTEGER PRIMARY KEY,
+        created REAL NOT NULL,
+        line TEXT NOT NULL,
+        error TEXT NOT NULL
+    );
+    CREATE TABLE notifications (
+        id INTEGER PRIMARY KEY,
+        channel TEXT NOT NULL,
+        created REAL NOT NULL,
+        body TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_try REAL NOT NULL DEFAULT 0,
+        delivered_at REAL,
+        failed TEXT
+    );
+    CREATE TABLE silences (
+        id INTEGER PRIMARY KEY,
+        created REAL NOT NULL,
+        ends REAL,
+        body TEXT NOT NULL
+    );
+    """,
+)
