@@ -5,13 +5,16 @@ between jumps, so that a simulated day runs in seconds and is the same every tim
 """
 
 import asyncio
+import functools
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from tsmon.clock import Clock
+
+T = TypeVar("T")
 
 START = 1_790_000_000.0 - 1_790_000_000.0 % 3600
 """Wall time at which virtual tests begin: a full hour."""
@@ -75,8 +78,18 @@ class VirtualClock(Clock):
         return self.start + self.mono() + self.offset
 
 
-def run_virtual(main: Any) -> Any:
-    """Run the coroutine `main` in virtual time, bounded to 120 real seconds by the caller's patience."""
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that is a coroutine and runs in virtual time."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        run_virtual(test(*args, **kwargs))
+
+    return run
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in virtual time; more than two real minutes is a failure."""
     begun = time.monotonic()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result = runner.run(main)

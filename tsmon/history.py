@@ -34,12 +34,12 @@ class EmbeddedHistory:
     async def bars(self, bounds: Sequence[float], node_ids: Collection[str] | None = None) -> dict[str, Bars]:
         """State bars of each node, a bucket between each two neighbouring bounds. Raises StoreError."""
 
+        window = bounds[0], bounds[-1]
+
         def one(spans: list[Span], observed: ObservedTime, first_seen: float) -> Bars:
             return make_bars(spans, observed, bounds, first_seen)
 
-        return await self._store.read(
-            lambda db: _each(db, bounds[0], bounds[-1], node_ids, one), timeout=30.0
-        )
+        return await self._store.read(lambda db: _each(db, *window, node_ids, one), timeout=30.0)
 
     async def outages(self, node_id: str, start: float, end: float) -> list[Outage]:
         """The outages of one node that touch the window, each with its whole length. Raises StoreError."""
@@ -60,7 +60,7 @@ class EmbeddedHistory:
         def read(db: sqlite3.Connection) -> list[LatencyRow]:
             rows = db.execute(
                 "SELECT time, min_ms, mean_ms, max_ms, loss, path FROM latency"
-                " WHERE node = (SELECT num FROM nodes WHERE id = ?) AND time >= ? AND time <= ? ORDER BY time",
+                " WHERE node = (SELECT num FROM nodes WHERE id = ?) AND time BETWEEN ? AND ? ORDER BY time",
                 (node_id, start, end),
             )
             return [LatencyRow(node_id, *row) for row in rows]

@@ -204,7 +204,7 @@ class Monitor:
     async def note(
         self, *events: Event, latency: Iterable[LatencyRow] = (), meta: dict[str, str] | None = None
     ) -> None:
-        """Record events (not numbered yet), latency rows and meta values that no answer of the source made."""
+        """Record events (not numbered yet), latency rows and meta values that no answer made."""
         async with self._lock:
             batch = Batch(latency=list(latency), meta=dict(meta or {}))
             await self._finish(batch, list(events), None)

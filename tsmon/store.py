@@ -129,11 +129,7 @@ class Store:
     @classmethod
     async def open(cls, state_dir: Path) -> "Store":
         """Open the database in `state_dir` (made when missing) and bring it up to date. Raises StoreError."""
-        try:
-            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StoreError(f"{state_dir}: cannot be made: {error.strerror} (see state_dir)") from None
-        store = cls(state_dir / "tsmon.db", _lock(state_dir / "tsmon.lock"))
+        store = cls(state_dir / "tsmon.db", await asyncio.to_thread(_lock, state_dir))
         try:
             await store._on_writer(store._connect)
         except StoreError:
@@ -160,7 +156,8 @@ class Store:
         return await self.read(lambda db: _load(db, flips_since), timeout=120.0)
 
     async def prune(self, oldest: float, oldest_latency: float) -> bool:
-        """One small step of retention: what ended before `oldest` (Unix seconds) goes. True when more is left."""
+        """One small step of retention: what ended before `oldest` (Unix seconds) goes. True when there is
+        more to do."""
         return await self.write(lambda db: _prune(db, oldest, oldest_latency))
 
     async def close(self) -> None:
@@ -325,9 +322,11 @@ class Store:
         return self._local.db  # type: ignore[no-any-return]
 
 
-def _lock(path: Path) -> Any:
+def _lock(state_dir: Path) -> Any:
     """One process per database. Raises StoreError saying who holds it."""
+    path = state_dir / "tsmon.lock"
     try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = path.open("a+")
     except OSError as error:
         raise StoreError(f"{path}: cannot be opened: {error.strerror} (see state_dir)") from None
@@ -538,28 +537,16 @@ def read_events(rows: Iterable[tuple[Any, ...]]) -> Iterable[Event]:
 
 def _prune(db: sqlite3.Connection, oldest: float, oldest_latency: float) -> bool:
     steps = (
-        ("DELETE FROM spans WHERE rowid IN (SELECT rowid FROM spans WHERE end < ? LIMIT ?)", oldest),
-        (
-            "DELETE FROM events WHERE id IN (SELECT id FROM (SELECT id, recorded_at FROM events ORDER BY id"
-            " LIMIT ?2) WHERE recorded_at < ?1)",
-            oldest,
-        ),
-        (
-            "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE state = 'resolved'"
-            " AND resolved_at < ? LIMIT ?)",
-            oldest,
-        ),
-        (
-            "DELETE FROM observed WHERE (scope, start) IN (SELECT scope, start FROM observed WHERE end < ?"
-            " LIMIT ?)",
-            oldest,
-        ),
-        (
-            "DELETE FROM latency WHERE (node, time) IN (SELECT node, time FROM latency WHERE time < ? LIMIT ?)",
-            oldest_latency,
-        ),
+        ("spans", "rowid", "end < ?", oldest),
+        ("alerts", "id", "state = 'resolved' AND resolved_at < ?", oldest),
+        ("observed", "scope, start", "end < ?", oldest),
+        ("latency", "node, time", "time < ?", oldest_latency),
+        # Ids grow with recording: the oldest events are the first.
+        ("events", "id", "id < (SELECT min(id) FROM events) + 500 AND recorded_at < ?", oldest),
     )
     more = False
-    for statement, limit in steps:
+    for table, key, ended, limit in steps:
+        some = f"SELECT {key} FROM {table} WHERE {ended} LIMIT ?"  # noqa: S608 (all of it stands above)
+        statement = f"DELETE FROM {table} WHERE ({key}) IN ({some})"  # noqa: S608
         more |= db.execute(statement, (limit, _PRUNE_ROWS)).rowcount >= _PRUNE_ROWS
     return more

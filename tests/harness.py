@@ -1,0 +1,151 @@
+"""A whole monitor over a scripted tailnet in virtual time: what the behaviour tests play with."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from tests.virtual import VirtualClock
+from tsmon.alerts import Alert
+from tsmon.backlog import Backlog
+from tsmon.clock import Moment
+from tsmon.collector import Collector, Sample
+from tsmon.config import Settings, load
+from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.history import EmbeddedHistory
+from tsmon.monitor import Monitor
+from tsmon.state import Event, Node
+from tsmon.store import Store
+from tsmon.uptime import Outage, Uptime
+
+
+def settings(**values: Any) -> Settings:
+    """Default settings with some changed; nested ones with a dot."""
+    return load(None, {}, {key.replace("__", "."): str(value) for key, value in values.items()})
+
+
+class World:
+    """A tailnet, a state directory, and tsmon when it runs."""
+
+    def __init__(self, state_dir: Path, *names: str, bus: bool = False, **values: Any) -> None:
+        self.clock = VirtualClock()
+        self.tailnet = SimTailnet(self.clock)
+        for name in names or ("git", "dev", "chocolate-factory", "alices-laptop"):
+            self.tailnet.add(name)
+        self.settings = settings(**values)
+        self.state_dir = state_dir
+        self.bus = bus
+        self.samples: list[tuple[float, list[Sample]]] = []
+        self.events: list[Event] = []
+        """Every event published, over restarts."""
+        self.store: Store
+        self.monitor: Monitor
+        self.collector: Collector
+        self.source: SimSource
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start tsmon; returns once the first answer was looked at."""
+        self.store = await Store.open(self.state_dir)
+        loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
+        self.monitor = Monitor(self.clock, self.settings, loaded, Backlog(self.store.commit))
+        self.monitor.subscribe(lambda published: self.events.extend(published.events))
+        self.source = SimSource(self.tailnet, bus=self.bus)
+        self.collector = Collector(
+            self.clock,
+            self.settings,
+            self.source,
+            self.monitor,
+            last_grid=float(loaded.meta.get("last_grid", 0)),
+            put_samples=self._put_samples,
+        )
+        jobs = (
+            self.collector.run_poll(),
+            self.collector.run_ping(),
+            self.collector.run_collect(),
+            self.collector.run_check(),
+            self.collector.run_report(),
+            self.collector.run_watch(),
+        )
+        self._tasks = [asyncio.create_task(job) for job in jobs]
+        await asyncio.sleep(0.001)
+
+    async def kill(self) -> None:
+        """tsmon dies without a word."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.store.close()
+
+    async def stop(self) -> None:
+        """tsmon is stopped in order."""
+        await self.monitor.stop()
+        await self.kill()
+
+    async def restart(self, after: float = 0.0) -> None:
+        await self.kill()
+        await asyncio.sleep(after)
+        await self.start()
+
+    async def run(self, seconds: float) -> None:
+        """Let time pass; failures of a job are failures of the test."""
+        await asyncio.sleep(seconds)
+        for task in self._tasks:
+            if task.done() and task.exception() is not None:
+                raise task.exception()  # type: ignore[misc]
+
+    async def _put_samples(self, grid: float, samples: list[Sample]) -> None:
+        self.samples.append((grid, samples))
+
+    # -- what came out ---------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.monitor.view.nodes.values() if node.hostname == name)
+
+    def state(self, name: str) -> str:
+        return self.monitor.view.shown(self.node(name)).state
+
+    def told(self, *types: str) -> list[tuple[str, str | None]]:
+        """(type, hostname) of the events of some types, or of all but the periodic health checks."""
+        return [
+            (event.event_type, event.hostname)
+            for event in self.events
+            if (event.event_type in types if types else event.event_type != "health_check")
+        ]
+
+    def alerts(self, *, state: str = "firing") -> list[tuple[str, str | None]]:
+        return [(a.kind, a.hostname) for a in self.monitor.alerts.values() if a.state == state]
+
+    def alert(self, kind: str) -> Alert:
+        return next(alert for alert in self.monitor.alerts.values() if alert.kind == kind)
+
+    def since_start(self, wall: float) -> float:
+        return wall - self.clock.start
+
+    async def uptime(self, name: str, start: float, end: float) -> Uptime:
+        """Of the window in seconds since the start of the test."""
+        id_ = self.tailnet.find(name).id
+        base = self.clock.start
+        found = await EmbeddedHistory(self.store).uptime(base + start, base + end, [id_])
+        return found[id_]
+
+    async def outages(self, name: str) -> list[Outage]:
+        id_ = self.tailnet.find(name).id
+        return await EmbeddedHistory(self.store).outages(id_, self.clock.start - 1e9, self.clock.start + 1e9)
+
+    def now(self) -> Moment:
+        return self.clock.now()
+
+
+@contextlib.asynccontextmanager
+async def running(state_dir: Path, *names: str, bus: bool = False, **values: Any) -> AsyncIterator[World]:
+    """A world in which tsmon runs."""
+    world = World(state_dir, *names, bus=bus, **values)
+    await world.start()
+    try:
+        yield world
+    finally:
+        await world.kill()
