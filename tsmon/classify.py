@@ -1,14 +1,14 @@
 """What a node is for: hostname, tags, OS and owner -> role. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
+from fnmatch import translate
 from typing import Literal
 
 import msgspec
 
 from tsmon.config import RoleRule, Settings
-from tsmon.status import NodeFacts
+from tsmon.status import OS_LABELS, NodeFacts
 
 NodeType = Literal["production", "development", "git", "other"]
 Severity = Literal["ok", "warning", "critical"]
@@ -34,7 +34,7 @@ class Classifier:
     """Maps a node to its role: the user's `[[roles]]` first, then the default table, first match wins."""
 
     def __init__(self, settings: Settings) -> None:
-        self._rules = [(rule, _role_of(rule, settings)) for rule in settings.roles]
+        self._rules = [(_Conditions(rule), _role_of(rule, settings)) for rule in settings.roles]
         self._project = settings.project_name.casefold()
         defaults = {
             "git": ("git", "git", "warning"),
@@ -67,8 +67,8 @@ class Classifier:
 
     def role(self, facts: NodeFacts) -> Role:
         """The role of a node. A machine shared in from another tailnet is a `device` whatever its name."""
-        for rule, role in self._rules:
-            if _matches(rule, facts):
+        for conditions, role in self._rules:
+            if conditions.hold(facts):
                 return role
         if self._has_table and not facts.shared:
             name = self._critical_name(facts.hostname)
@@ -104,17 +104,34 @@ def _role_of(rule: RoleRule, settings: Settings) -> Role:
     )
 
 
-def _matches(rule: RoleRule, facts: NodeFacts) -> bool:
-    """All conditions that the rule gives hold, ignoring case."""
-    given: Mapping[str, tuple[tuple[str, ...], Iterable[str]]] = {
-        "hosts": (rule.hosts, (facts.hostname,)),
-        "tags": (rule.tags, facts.tags),
-        "os": (rule.os, (facts.os,)),
-        "users": (rule.users, (facts.user,)),
-    }
-    return all(_any_matches(globs, values) for globs, values in given.values() if globs)
+class _Conditions:
+    """The globs of one rule, made ready: a tailnet of 10,000 nodes is classified at once."""
+
+    def __init__(self, rule: RoleRule) -> None:
+        self._hosts = _pattern(rule.hosts)
+        self._tags = _pattern(rule.tags)
+        # Both spellings of an OS count: Tailscale's own (macOS) and the one that tsmon shows (Darwin).
+        self._os = _pattern(_OS_NAMES.get(name.casefold(), name) for name in rule.os)
+        self._users = _pattern(rule.users)
+
+    def hold(self, facts: NodeFacts) -> bool:
+        """All conditions that the rule gives hold, ignoring case."""
+        return (
+            _fits(self._hosts, (facts.hostname,))
+            and _fits(self._tags, facts.tags)
+            and _fits(self._os, (facts.os,))
+            and _fits(self._users, (facts.user,))
+        )
 
 
-def _any_matches(globs: Iterable[str], values: Iterable[str]) -> bool:
-    folded = [value.casefold() for value in values]
-    return any(fnmatchcase(value, glob.casefold()) for glob in globs for value in folded)
+_OS_NAMES = {name.casefold(): label for name, label in OS_LABELS.items() if name}
+
+
+def _pattern(globs: Iterable[str]) -> re.Pattern[str] | None:
+    """One pattern for all the globs, None when there are none."""
+    texts = [translate(glob.casefold()) for glob in globs]
+    return re.compile("|".join(texts)) if texts else None
+
+
+def _fits(pattern: re.Pattern[str] | None, values: Iterable[str]) -> bool:
+    return pattern is None or any(pattern.match(value.casefold()) for value in values)
