@@ -17,6 +17,9 @@ _CENTURY = 100 * 366 * 86400.0
 class ConfigError(Exception):
     """A setting is wrong; the text is one line that names it and the remedy."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+
 
 class Secret:
     """A text that never shows itself: printed, logged or formatted it is `***`, and it is no `str` that an
