@@ -1,0 +1,150 @@
+"""Reading the event log and the alerts from the store: filters, pages, exports."""
+
+import csv
+import io
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import msgspec
+
+from tsmon.alerts import Alert
+from tsmon.answers import EventAnswer, SeverityCounts, event_answer
+from tsmon.state import Event
+from tsmon.store import Store, read_events
+
+_CHUNK = 500
+COLUMNS = (
+    "id",
+    "timestamp",
+    "recorded_at",
+    "event_type",
+    "severity",
+    "node_id",
+    "hostname",
+    "node_type",
+    "message",
+)
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events; None and "" filter nothing. `since` and `until` are of `timestamp`, Unix seconds."""
+
+    severity: str = ""
+    event_type: str = ""
+    hostname: str = ""
+    node_id: str = ""
+    since: float | None = None
+    until: float | None = None
+    q: str = ""
+    before: int | None = None
+    """Only events with a smaller id: keeps pages stable while new ones arrive."""
+    after: int | None = None
+
+
+def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, list[Any]]:
+    conditions = {
+        "severity = ?": "" if any_severity else chosen.severity,
+        "event_type = ?": chosen.event_type,
+        "hostname = ?": chosen.hostname,
+        "node_id = ?": chosen.node_id,
+        "timestamp >= ?": chosen.since,
+        "timestamp <= ?": chosen.until,
+        "id < ?": chosen.before,
+        "id > ?": chosen.after,
+    }
+    used = {text: value for text, value in conditions.items() if value not in ("", None)}
+    values = list(used.values())
+    texts = list(used)
+    if chosen.q:
+        pattern = "%" + chosen.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        texts.append("(message LIKE ? ESCAPE '\\' OR hostname LIKE ? ESCAPE '\\')")
+        values += [pattern, pattern]
+    return (" WHERE " + " AND ".join(texts) if texts else ""), values
+
+
+async def page_of_events(
+    store: Store, chosen: EventFilter, limit: int, offset: int
+) -> tuple[list[Event], int, SeverityCounts]:
+    """Events newest first, how many there are in all, and the counts per severity of what the filters but
+    `severity` choose. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> tuple[list[Event], int, SeverityCounts]:
+        where, values = _where(chosen)
+        # Only texts of this module are put together; every value is bound.
+        newest = f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
+        events = list(read_events(db.execute(newest, (*values, limit, offset))))
+        where, values = _where(chosen, any_severity=True)
+        per_severity = f"SELECT severity, count(*) FROM events{where} GROUP BY severity"  # noqa: S608
+        counts = dict(db.execute(per_severity, values))
+        summary = SeverityCounts(
+            sum(counts.values()), counts.get("ok", 0), counts.get("warning", 0), counts.get("critical", 0)
+        )
+        total = summary.total if not chosen.severity else counts.get(chosen.severity, 0)
+        return events, total, summary
+
+    return await store.read(read)
+
+
+async def all_events(store: Store, chosen: EventFilter) -> AsyncIterator[list[Event]]:
+    """The whole filtered log, newest first, in chunks. Raises StoreError."""
+    before = chosen.before
+    while True:
+        part = msgspec.structs.replace(chosen, before=before)
+
+        def read(db: sqlite3.Connection, part: EventFilter = part) -> list[Event]:
+            where, values = _where(part)
+            rows = db.execute(f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ?", (*values, _CHUNK))  # noqa: S608
+            return list(read_events(rows))
+
+        events = await store.read(read)
+        if not events:
+            return
+        yield events
+        before = events[-1].id
+
+
+async def events_after(store: Store, last_id: int, limit: int) -> list[Event]:
+    """Events with a larger id than `last_id`, oldest first. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> list[Event]:
+        return list(
+            read_events(db.execute("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit)))
+        )
+
+    return await store.read(read)
+
+
+async def resolved_alerts(store: Store) -> list[Alert]:
+    """The last 10,000 resolved alerts, newest first. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> list[Alert]:
+        rows = db.execute("SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 10000")
+        return [msgspec.msgpack.decode(body, type=Alert) for (body,) in rows]
+
+    return await store.read(read)
+
+
+def csv_text(events: Iterable[Event], *, header: bool) -> str:
+    """Rows of CSV; a cell never begins a formula in a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    if header:
+        writer.writerow(COLUMNS)
+    for event in events:
+        answer = event_answer(event)
+        writer.writerow([_cell(getattr(answer, column)) for column in COLUMNS])
+    return out.getvalue()
+
+
+def _cell(value: str | None) -> str:
+    text = value or ""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def ndjson_lines(events: Iterable[Event]) -> bytes:
+    return b"".join(msgspec.json.encode(event_answer(event)) + b"\n" for event in events)
+
+
+def answers(events: Iterable[Event]) -> list[EventAnswer]:
+    return [event_answer(event) for event in events]
