@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from tests.virtual import VirtualClock
 from tsmon.alerts import Alert
 from tsmon.backlog import Backlog
@@ -37,6 +39,8 @@ class World:
         self.state_dir = state_dir
         self.bus = bus
         self.samples: list[tuple[float, list[Sample]]] = []
+        self.lines: list[dict[str, Any]] = []
+        """Every log line."""
         self.events: list[Event] = []
         """Every event published, over restarts."""
         self.store: Store
@@ -47,6 +51,7 @@ class World:
 
     async def start(self) -> None:
         """Start tsmon; returns once the first answer was looked at."""
+        structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
         self.store = await Store.open(self.state_dir)
         loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
         self.monitor = Monitor(self.clock, self.settings, loaded, Backlog(self.store.commit))
@@ -100,6 +105,23 @@ class World:
     async def _put_samples(self, grid: float, samples: list[Sample]) -> None:
         self.samples.append((grid, samples))
 
+    def _take_line(self, _: Any, level: str, line: dict[str, Any]) -> dict[str, Any]:
+        self.lines.append({"level": level, **line})
+        raise structlog.DropEvent
+
+    async def reload_roles(self, toml: str) -> None:
+        """Reload the configuration with these `[[roles]]`."""
+        path = self.state_dir / "tsmon.toml"
+        path.write_text(toml)
+        self.settings = load(path, {}, {})
+        self.collector.apply(self.settings)
+        await self.monitor.reload(self.settings)
+
+    @property
+    def errors(self) -> list[tuple[str, str | None]]:
+        """(event, hostname) of the lines logged as errors."""
+        return [(line["event"], line.get("hostname")) for line in self.lines if line["level"] == "error"]
+
     # -- what came out ---------------------------------------------------------------------------------
 
     def node(self, name: str) -> Node:
@@ -127,7 +149,9 @@ class World:
 
     async def uptime(self, name: str, start: float, end: float) -> Uptime:
         """Of the window in seconds since the start of the test."""
-        id_ = self.tailnet.find(name).id
+        return await self.uptime_of(self.tailnet.find(name).id, start, end)
+
+    async def uptime_of(self, id_: str, start: float, end: float) -> Uptime:
         base = self.clock.start
         found = await EmbeddedHistory(self.store).uptime(base + start, base + end, [id_])
         return found[id_]

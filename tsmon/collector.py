@@ -67,12 +67,15 @@ class Collector:
         """How long the last poll took: fetch, decode, compare, store."""
         self.last_failure: Failure | None = None
         self.noise = ""
+        self.beat: Callable[[str], None] = lambda _: None
+        """Told the name of a job each time it goes round."""
         self._clock = clock
         self._source = source
         self._monitor = monitor
         self._last_grid = last_grid
         self._put_samples = put_samples
         self._decoder = Decoder(settings.exclude)
+        self._answered = asyncio.Event()  # there was a first answer of the source
         self._read_wanted = asyncio.Event()
         self._asks: list[str] = []
         self._ping_wanted = asyncio.Event()
@@ -110,6 +113,7 @@ class Collector:
             self._asks = asks
             self._ping_wanted.set()
         self.polls += 1
+        self._answered.set()
         self.poll_seconds = time.perf_counter() - begun
 
     async def _decode(self, raw: bytes) -> Snapshot:
@@ -137,6 +141,7 @@ class Collector:
         start = self._clock.mono()
         while True:
             begun = self._clock.mono()
+            self.beat("poll")
             self._read_wanted.clear()
             await self.poll()
             took = self._clock.mono() - begun
@@ -166,6 +171,7 @@ class Collector:
         round_due = self._clock.mono()
         while True:
             begun = self._clock.mono()
+            self.beat("ping")
             everyone = self._monitor.sees and begun >= round_due - 1e-6
             while everyone and round_due <= begun + 1e-6:
                 round_due += self.settings.ping_interval
@@ -213,6 +219,7 @@ class Collector:
 
     async def run_collect(self) -> None:
         async for grid in self._clock.grid(self.settings.collect_interval):
+            self.beat("collect")
             await self.collect_health_metrics(grid)
 
     async def collect_health_metrics(self, grid: float) -> None:
@@ -234,7 +241,9 @@ class Collector:
     # -- check and report ------------------------------------------------------------------------------
 
     async def run_check(self) -> None:
+        await self._answered.wait()
         async for _ in self._clock.ticks(self.settings.check_interval):
+            self.beat("check")
             self.check_critical_nodes()
 
     def check_critical_nodes(self) -> None:
@@ -254,7 +263,9 @@ class Collector:
             )
 
     async def run_report(self) -> None:
+        await self._answered.wait()
         async for _ in self._clock.ticks(self.settings.report_interval):
+            self.beat("report")
             self.log_health_status()
 
     def log_health_status(self) -> None:

@@ -26,7 +26,7 @@ _STATE_ORDER = {"offline": 0, "unknown": 1, "online": 2}
 
 
 def choose_nodes(view: View, values: dict[str, Any], figures: Figures) -> list[Node]:
-    """The nodes that the parameters choose: critical ones first, by hostname, unless `sort` says otherwise."""
+    """The nodes that the parameters choose: critical ones first, by hostname, unless `sort` is given."""
     tag = values["tag"]
     tag = tag if not tag or tag.startswith("tag:") else f"tag:{tag}"
     text = values["q"].casefold()

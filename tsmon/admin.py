@@ -1,0 +1,129 @@
+"""The write side: a unix socket in the state directory, guarded by file permissions.
+
+HTTP over the socket, for the `tsmon` command: acknowledging, reloading, exporting.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from tsmon.clock import parse_rfc3339, rfc3339
+from tsmon.monitor import Monitor
+from tsmon.replies import ApiError, errors
+from tsmon.store import Store
+
+SOCKET = "admin.sock"
+_CHUNK = 2000
+
+_EXPORTS = {
+    "events": "SELECT id, timestamp, recorded_at, event_type, severity, node_id, hostname, node_type,"
+    " message, details FROM events WHERE timestamp >= ? ORDER BY id",
+    "spans": "SELECT nodes.id AS node_id, nodes.hostname, spans.state, spans.start, spans.end"
+    " FROM spans JOIN nodes ON nodes.num = spans.node"
+    " WHERE coalesce(spans.end, 9e999) >= ? ORDER BY spans.rowid",
+    "observed": "SELECT scope AS node_id, start, end FROM observed WHERE end >= ? ORDER BY scope, start",
+    "latency": "SELECT nodes.id AS node_id, nodes.hostname, time, min_ms, mean_ms, max_ms, loss, path"
+    " FROM latency JOIN nodes ON nodes.num = latency.node WHERE time >= ? ORDER BY latency.node, time",
+}
+_TIMES = ("timestamp", "recorded_at", "start", "end", "time")
+
+
+class Admin:
+    """The commands that change something, and those that read everything."""
+
+    def __init__(self, monitor: Monitor, store: Store, reload: Callable[[], Awaitable[str]]) -> None:
+        """`reload` applies the configuration anew and returns a line about it; it raises ConfigError."""
+        self._monitor = monitor
+        self._store = store
+        self._reload = reload
+        self._runner: web.AppRunner | None = None
+        self._path: Path | None = None
+
+    async def start(self, state_dir: Path) -> None:
+        """Listen on `admin.sock` in the state directory, for its owner only."""
+        app = web.Application(middlewares=[errors])
+        app.router.add_get("/export", self._export)
+        app.router.add_post("/ack", self._ack)
+        app.router.add_post("/reload", self._reloaded)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        self._path = state_dir / SOCKET
+        self._path.unlink(missing_ok=True)
+        await web.UnixSite(self._runner, str(self._path)).start()
+        self._path.chmod(0o600)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _ack(self, request: web.Request) -> web.Response:
+        data = await _body(request)
+        alert_id, author = str(data.get("id", "")), str(data.get("author", ""))[:100]
+        if not alert_id.isdigit() or not author:
+            raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
+        alert = await self._monitor.acknowledge(int(alert_id), author)
+        if alert is None:
+            raise ApiError(404, "not_found", f"no open alert has the id {alert_id}")
+        return web.json_response(
+            {"message": f"acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"}
+        )
+
+    async def _reloaded(self, _: web.Request) -> web.Response:
+        return web.json_response({"message": await self._reload()})
+
+    async def _export(self, request: web.Request) -> web.StreamResponse:
+        table = request.query.get("table", "events")
+        if table not in _EXPORTS:
+            raise ApiError(400, "bad_request", f"table takes one of {', '.join(_EXPORTS)}")
+        try:
+            since = parse_rfc3339(request.query["since"]) if "since" in request.query else 0.0
+        except ValueError:
+            raise ApiError(400, "bad_request", "since takes a time as 2026-11-23T14:02:00Z") from None
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        async for rows in self._rows(table, since):
+            await response.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        await response.write_eof()
+        return response
+
+    async def _rows(self, table: str, since: float) -> AsyncIterator[list[dict[str, Any]]]:
+        offset = 0
+        while True:
+
+            def read(db: sqlite3.Connection, offset: int = offset) -> list[dict[str, Any]]:
+                cursor = db.execute(_EXPORTS[table] + " LIMIT ? OFFSET ?", (since, _CHUNK, offset))
+                names = [column[0] for column in cursor.description]
+                return [_row(dict(zip(names, row, strict=True))) for row in cursor]
+
+            rows = await self._store.read(read, timeout=60.0)
+            if not rows:
+                return
+            yield rows
+            offset += len(rows)
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    for name in _TIMES:
+        if name in row:
+            row[name] = rfc3339(row[name])
+    if "details" in row:
+        row["details"] = msgspec.json.decode(row["details"])
+    return row
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        data = msgspec.json.decode(await request.read())
+    except msgspec.DecodeError:
+        data = None
+    if not isinstance(data, dict):
+        raise ApiError(400, "bad_request", "the body must be a JSON object")
+    return data

@@ -1,0 +1,118 @@
+"""The client of tsmon's own API: one request function, every failure one clear line."""
+
+import functools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from tsmon.cli.terminal import CliError, plain, secret_variable
+
+if TYPE_CHECKING:
+    import aiohttp
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--url` and `--timeout`; the command gets them as `url` and `timeout`."""
+
+    @click.option(
+        "--url",
+        envvar="TSMON_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        metavar="URL",
+        help="Where tsmon answers (TSMON_URL). Where it wants a token: TSMON_TOKEN or TSMON_TOKEN_FILE.",
+    )
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1, max=600),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for an answer.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    return wrapped
+
+
+class Api:
+    """An open connection to tsmon. Made by `connect`."""
+
+    def __init__(self, session: "aiohttp.ClientSession", base: str, name: str, timeout: float) -> None:
+        self._session = session
+        self._base = base
+        self._timeout = timeout
+        self.name = name
+
+    async def get(self, path: str, **params: str | int) -> Any:
+        """The JSON answer of `/health-monitoring/…`. Raises CliError."""
+        import aiohttp  # noqa: PLC0415 (start-up time)
+
+        url = f"{self._base}/health-monitoring/{path}"
+        try:
+            async with self._session.get(url, params=params, allow_redirects=False) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise CliError(self._refusal(response.status, body))
+                return json.loads(body)
+        except TimeoutError:
+            raise CliError(f"{self.name}: no answer within {self._timeout:g} s") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            raise CliError(f"{self.name}: the answer is no JSON: is that tsmon? (--url)") from None
+        except aiohttp.ClientConnectorError as error:
+            reason = plain(error.os_error.strerror or error.os_error, 120)
+            raise CliError(
+                f"{self.name}: {reason}: does tsmon run there? (tsmon run; another address: --url)"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise CliError(
+                f"{self.name}: {plain(str(error) or type(error).__name__, 160)}: is that tsmon? (--url)"
+            ) from None
+
+    def _refusal(self, code: int, body: bytes) -> str:
+        remedies = {
+            401: "it wants a token: set TSMON_TOKEN",
+            403: "it does not let you in (auth and allowed_hosts of its configuration)",
+            404: "it does not know that; is it tsmon, and of this version? (--url)",
+        }
+        if 300 <= code < 400:
+            return f"{self.name}: answered {code}, a redirect, which is not followed: give the right --url"
+        try:
+            words = plain(json.loads(body)["error"]["message"], 200)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            words = ""
+        remedy = remedies.get(code, "")
+        return f"{self.name}: answered {code}" + "".join(f": {text}" for text in (words, remedy) if text)
+
+
+@asynccontextmanager
+async def connect(url: str, timeout: float) -> AsyncIterator[Api]:
+    """The API at `url` (with the path prefix of a reverse proxy, if any). Raises CliError."""
+    import aiohttp  # noqa: PLC0415 (start-up time)
+
+    base = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(base)
+        name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise CliError(f"--url: {plain(url, 60)!r} is no address: give one as {DEFAULT_URL}")
+    if parts.username or parts.password:
+        raise CliError("--url: must hold no user or password: set TSMON_TOKEN")
+    token = secret_variable("TSMON_TOKEN")
+    if not token.isprintable():
+        raise CliError("TSMON_TOKEN: holds characters that no token has")
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    limits = aiohttp.ClientTimeout(total=timeout)
+    async with aiohttp.ClientSession(timeout=limits, headers=headers) as session:
+        yield Api(session, base.split("?")[0].rstrip("/"), plain(name), timeout)

@@ -1,0 +1,318 @@
+"""Builds the parts, starts and stops them in order, supervises the loops. Only this room knows every part."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from tsmon import __version__
+from tsmon.admin import Admin
+from tsmon.api import Api, Readiness
+from tsmon.backlog import Backlog
+from tsmon.clock import Clock, rfc3339
+from tsmon.collector import Collector
+from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
+from tsmon.history import EmbeddedHistory
+from tsmon.influx import Influx
+from tsmon.logging import configure
+from tsmon.loops import Loops
+from tsmon.monitor import Monitor
+from tsmon.source import Source, make_source
+from tsmon.store import Store, StoreError
+from tsmon.systemd import notify, watchdog_interval
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 3.0
+"""Within this a stop ends, whatever hangs."""
+_PRUNE_INTERVAL = 3600.0
+
+
+class StartError(Exception):
+    """tsmon cannot start; the text says why and the remedy."""
+
+
+class Daemon:
+    """One tsmon: `start`, `serve`, `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state_dir: Path,
+        *,
+        clock: Clock | None = None,
+        source: Source | None = None,
+        reread: Callable[[], Settings] | None = None,
+        demo: bool = False,
+    ) -> None:
+        """`reread` reads the configuration anew (SIGHUP); `source` takes the place of the configured one."""
+        self.settings = settings
+        self.state_dir = state_dir
+        self.clock = clock or Clock()
+        self.loops = Loops()
+        self.demo = demo
+        self.source = source or make_source(settings)
+        self.store: Store
+        self.monitor: Monitor
+        self.collector: Collector
+        self.api: Api
+        self.influx: Influx | None = None
+        self.url = ""
+        self._reread = reread
+        self._backlog: Backlog
+        self._admin: Admin
+        self._runner: web.AppRunner | None = None
+        self._stopping = asyncio.Event()
+        self._begun = time.monotonic()
+
+    # -- startup ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Everything up to the first request that can be answered. Raises StartError."""
+        try:
+            self.store = await Store.open(self.state_dir)
+            loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
+        except StoreError as error:
+            raise StartError(str(error)) from None
+        self._backlog = Backlog(self.store.commit)
+        self.monitor = Monitor(self.clock, self.settings, loaded, self._backlog)
+        if self.settings.influx.url:
+            self.influx = Influx(self.settings.influx, self.store, self.clock)
+        self.collector = Collector(
+            self.clock,
+            self.settings,
+            self.source,
+            self.monitor,
+            last_grid=float(loaded.meta.get("last_grid", 0)),
+            put_samples=self.influx.put_samples if self.influx is not None else None,
+        )
+        self.api = Api(
+            settings=self.settings,
+            clock=self.clock,
+            monitor=self.monitor,
+            store=self.store,
+            history=EmbeddedHistory(self.store),
+            whois=self.source.whois,
+            source_name=lambda: self.source.name,
+            readiness=self.readiness,
+            stuck_loop=self.loops.stuck,
+            demo=self.demo,
+        )
+        await self._listen()
+        self._admin = Admin(self.monitor, self.store, self.reload)
+        await self._admin.start(self.state_dir)
+        self._start_loops()
+        log.info("started", version=__version__, url=self.url, state_dir=str(self.state_dir), demo=self.demo)
+        notify(f"READY=1\nSTATUS=listening on {self.url}")
+
+    async def _listen(self) -> None:
+        host, port = self.settings.address
+        self._runner = web.AppRunner(
+            self.api.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=30.0
+        )
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            await self.store.close()
+            await self.source.close()
+            raise StartError(
+                f"listen: {self.settings.listen} cannot be used: {error.strerror or error}"
+                " (is another tsmon running there? see --listen)"
+            ) from None
+        bound = self._runner.addresses[0]
+        self.url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+
+    def _start_loops(self) -> None:
+        settings, collector = self.settings, self.collector
+        slack = 3 * settings.source_timeout + 30
+        jobs: list[tuple[str, Callable[[], Coroutine[Any, Any, None]], float]] = [
+            ("poll", collector.run_poll, 3 * settings.poll_interval + slack),
+            ("ping", collector.run_ping, 3 * settings.poll_interval + 150),
+            ("collect", collector.run_collect, settings.collect_interval + slack),
+            ("check", collector.run_check, 2 * settings.check_interval + slack),
+            ("report", collector.run_report, 2 * settings.report_interval + slack),
+            ("watch", collector.run_watch, float("inf")),
+            ("prune", self._run_prune, float("inf")),
+            ("look", self._run_look, float("inf")),
+        ]
+        if self.influx is not None:
+            jobs.append(("influx", self.influx.run, float("inf")))
+        for name, run, patience in jobs:
+            self.loops.start(name, run, patience)
+        collector.beat = self.loops.beat
+
+    async def _run_prune(self) -> None:
+        """Retention, in small steps with air between them."""
+        async for now in self.clock.ticks(_PRUNE_INTERVAL):
+            settings = self.settings
+            while await self.store.prune(
+                now.wall - settings.retention, now.wall - settings.latency_retention
+            ):
+                await self.clock.sleep(0.05)
+
+    async def _run_look(self) -> None:
+        """What must be looked at once, and the words to the service manager."""
+        warned = False
+        watchdog = watchdog_interval()
+        async for _ in self.clock.ticks(min(5.0, watchdog / 3 if watchdog else 5.0)):
+            view = self.monitor.view
+            self.monitor.influx_error = self.influx.lag_error if self.influx is not None else ""
+            if view.tun is False and not warned and self.settings.auth.mode in ("", "none"):
+                warned = True
+                log.warning("open_to_the_tailnet", problem=USERSPACE_WARNING)
+            stuck = self.loops.stuck()
+            if watchdog and stuck is None:
+                notify("WATCHDOG=1")
+            health = view.health()
+            words = f"blind: {view.blind.reason}" if view.blind else f"{health.online}/{health.total} online"
+            notify(f"STATUS={words}")
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Run until SIGTERM or SIGINT; SIGHUP reloads. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload_on_signal()))
+        await self._stopping.wait()
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            os._exit(130)
+        self._stopping.set()
+
+    async def _reload_on_signal(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            log.error("reload_failed", error=str(error), remedy="the old settings stay in force")
+
+    async def reload(self) -> str:
+        """Read the configuration anew and apply it. Raises ConfigError and keeps the old settings."""
+        if self._reread is None:
+            return "there is no configuration to read anew"
+        fresh = self._reread()
+        old = self.settings
+        unchangeable = [name for name in NEED_RESTART if getattr(fresh, name) != getattr(old, name)]
+        self.settings = fresh
+        self.collector.apply(fresh)
+        self.api.apply(fresh)
+        await self.monitor.reload(fresh)
+        words = "the configuration was reloaded"
+        if unchangeable:
+            words += f"; a restart is needed for {', '.join(unchangeable)}"
+        log.info("reloaded", needs_restart=unchangeable)
+        return words
+
+    def readiness(self) -> Readiness:
+        """What /readyz says."""
+        view = self.monitor.view
+        source: dict[str, Any] = {
+            "name": self.source.name,
+            "kind": self.source.kind,
+            "polls": self.collector.polls,
+            "failures": self.collector.failures,
+            "last_success": rfc3339(view.as_of),
+            "error": self.collector.last_failure.message if self.collector.last_failure else None,
+            "blind": view.blind.reason if view.blind else None,
+            "malformed_peers": view.malformed,
+            "malformed": list(view.malformed_named),
+            "duplicate_ids": view.duplicates,
+            "noise": self.collector.noise or None,
+            "can_ping": self.source.can_ping,
+            "last_poll_s": round(self.collector.poll_seconds, 4),
+        }
+        storage = {
+            "error": self._backlog.error or None,
+            "waiting": self._backlog.waiting,
+            "report": self.store.report or None,
+        }
+        open_to_tailnet = view.tun is False and self.settings.auth.mode in ("", "none")
+        return Readiness(
+            ready=self.collector.polls > 0 and not self._backlog.error,
+            parts={
+                "source": source,
+                "storage": storage,
+                "influxdb": self.influx.readiness() if self.influx is not None else None,
+                "warnings": [USERSPACE_WARNING] if open_to_tailnet else [],
+                "uptime_s": round(time.monotonic() - self._begun),
+                "version": __version__,
+            },
+        )
+
+    # -- shutdown --------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop accepting, end streams, finish the writes; at most `STOP_SECONDS`."""
+        notify("STOPPING=1")
+        log.info("stopping")
+        try:
+            async with asyncio.timeout(STOP_SECONDS - 0.5):
+                await self.api.live.close()
+                await self.loops.stop()
+                await self.monitor.stop()
+                await self._admin.stop()
+                if self._runner is not None:
+                    await self._runner.cleanup()
+                await self.source.close()
+                await self.store.close()
+        except TimeoutError:
+            log.warning("stopped_hard", problem=f"something did not end within {STOP_SECONDS:g} s")
+        log.info("stopped")
+
+
+USERSPACE_WARNING = (
+    "tailscaled runs in userspace mode (TUN false): everybody in the tailnet reaches this machine's loopback,"
+    " and so tsmon; set auth.mode, or run tailscaled with TUN"
+)
+
+
+async def _run(daemon: Daemon) -> None:
+    await daemon.start()
+    try:
+        await daemon.serve()
+    finally:
+        await daemon.stop()
+
+
+def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
+    """Run tsmon until it is told to stop; returns the exit code. A failure to start is one line on stderr."""
+    configure(settings.log)
+    return _main(lambda: _run(Daemon(settings, state_dir(settings, os.environ), reread=reread)))
+
+
+def run_demo(settings: Settings, nodes: int) -> int:
+    """Run tsmon over the simulated tailnet, in a state directory of its own that is thrown away."""
+    configure(settings.log)
+    return _main(lambda: _run_demo(settings, nodes))
+
+
+async def _run_demo(settings: Settings, nodes: int) -> None:
+    from tsmon.demo.show import demo_settings, open_demo
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="tsmon-demo-") as directory:
+        async with open_demo(clock, Path(directory), nodes) as sidecar_url:
+            await _run(Daemon(demo_settings(settings, sidecar_url), Path(directory), clock=clock, demo=True))
+
+
+def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    try:
+        asyncio.run(make())
+    except StartError as error:
+        print(f"tsmon: {error}", file=sys.stderr)  # noqa: T201 (before anything runs there is no log to read)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
