@@ -87,8 +87,6 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
         last_online=now if state == "online" else facts.last_seen,
         seen_online=seen_online or state == "online",
     )
-    if state == "offline" and not facts.online:
-        look.pings.control_offline(facts.id, look.now)
     changes.stored.append(node)
     changes.spans.append((node.id, now, state))
     if not look.first:

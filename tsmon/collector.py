@@ -211,7 +211,7 @@ class Collector:
             async with limit:
                 sent = self._clock.now()
                 ping = await self._source.ping(node.facts.ip or "")
-                return PingOutcome(node.id, sent, ping, pinged=node.role.ping)
+                return PingOutcome(node.id, sent, ping)
 
         return list(await asyncio.gather(*(one(nodes[id_]) for id_ in ids if id_ in nodes)))
 

@@ -42,8 +42,6 @@ class PingOutcome(NamedTuple):
     node_id: str
     sent: Moment
     ping: Ping
-    pinged: bool
-    """False for a witness that no role asks for."""
 
 
 class Monitor:
@@ -103,9 +101,6 @@ class Monitor:
         )
         if loaded.last_observed is not None and loaded.last_observed > self.started.wall:
             self._cut(self.started, loaded.last_observed - self.started.wall, self._carried)
-        for node in present.values():
-            if node.state == "offline" and not node.facts.online:
-                self._pings.control_offline(node.id, self.started)
 
     @property
     def alerts(self) -> Mapping[int, Alert]:
@@ -165,7 +160,9 @@ class Monitor:
         async with self._lock:
             now = self._clock.now()
             for outcome in outcomes if self._trusted else ():
-                self._pings.record(outcome.node_id, outcome.sent, outcome.ping, now, pinged=outcome.pinged)
+                node = self.view.nodes.get(outcome.node_id)
+                if node is not None:
+                    self._pings.record(node, outcome.sent, outcome.ping, now)
 
     async def witnesses(self) -> list[str]:
         """Whom to ask about nodes that missed their third ping."""

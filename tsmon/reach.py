@@ -132,15 +132,18 @@ class Pings:
             track.unreachable_since, track.cross_checked = None, True
             track.offline_at, track.asked, track.detached = None, False, False
 
-    def record(self, node_id: str, sent: Moment, ping: Ping, now: Moment, *, pinged: bool = True) -> None:
-        """The outcome of a ping sent at `sent`; `pinged` is False for a witness that no role asks for."""
+    def record(self, node: Node, sent: Moment, ping: Ping, now: Moment) -> None:
+        """The outcome of a ping sent at `sent`; a witness that no role asks for only answers or does not."""
+        node_id = node.id
         if ping.outcome == "answered":
             self._answers[node_id] = max(sent.mono, self._answers.get(node_id, 0.0))
             if self.isolated_since is not None:
                 self.blind()
-        if not pinged:
+        if not node.role.ping:
             return
         track = self._tracks.setdefault(node_id, _Track())
+        if not node.facts.online and track.offline_at is None:
+            track.offline_at = sent.mono
         current = track.offline_at is None or sent.mono >= track.offline_at
         track.asked = track.asked or (track.offline_at is not None and current)
         if ping.outcome == "unmeasured" or not current:

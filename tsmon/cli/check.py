@@ -14,7 +14,10 @@ from tsmon.cli.terminal import plain
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 _WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _WORST_FIRST = (CRITICAL, WARNING, UNKNOWN, OK)
-_FIELDS = "hostname,node_type,critical,state,reason,reachable,since,last_state,last_state_at,flapping,silenced_until"
+_FIELDS = (
+    "hostname,node_type,critical,state,reason,reachable,since,last_state,last_state_at,"
+    "flapping,silenced_until"
+)
 _NAMED = 10  # problems named one by one; all are counted
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from tsmon.cli.terminal import CliError, plain, secret_variable
+from tsmon.cli.terminal import CliError, os_words, plain, secret_variable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -68,7 +68,7 @@ class Api:
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             raise CliError(f"{self.name}: the answer is no JSON: is that tsmon? (--url)") from None
         except aiohttp.ClientConnectorError as error:
-            reason = plain(error.os_error.strerror or error.os_error, 120)
+            reason = os_words(error.os_error)
             raise CliError(
                 f"{self.name}: {reason}: does tsmon run there? (tsmon run; another address: --url)"
             ) from None

@@ -6,16 +6,15 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
-from collections.abc import Iterator
 
 import click
 
 from tsmon.cli.options import Given, settings_options
-from tsmon.cli.terminal import CliError, plain, read_moment
+from tsmon.cli.terminal import CliError, plain, read_moment, utc_text
 from tsmon.config import state_dir
 
 TABLES = ("events", "spans", "observed", "latency")
@@ -29,21 +28,16 @@ TABLES = ("events", "spans", "observed", "latency")
 def export(given: Given, *, table: str, since: str | None, output: Path | None) -> None:
     """Write a table of the history, one JSON object a line.
 
-    events: what happened. spans: how long each node kept each state. observed: when tsmon could see. latency: of
-    the pinged nodes. Asks the running tsmon over the socket in its state directory: run it as the same user.
+    events: what happened. spans: how long each node kept each state. observed: when tsmon could see.
+    latency: of the pinged nodes. Asks the running tsmon over the socket in its state directory: run it as
+    the same user.
     """
     socket = state_dir(given.load_or_fail().settings, os.environ) / "admin.sock"
-    query = {"table": table} | ({"since": _utc(read_moment(since, time.time()))} if since else {})
+    query = {"table": table} | ({"since": utc_text(read_moment(since, time.time()))} if since else {})
     with suppress(KeyboardInterrupt):
         asyncio.run(_export(socket, query, output))
         return
     raise CliError("interrupted: the export is not complete")
-
-
-def _utc(wall: float) -> str:
-    from tsmon.clock import rfc3339  # noqa: PLC0415 (start-up time)
-
-    return rfc3339(wall) or ""
 
 
 async def _export(socket: Path, query: dict[str, str], output: Path | None) -> None:

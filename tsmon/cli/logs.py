@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tsmon.cli.client import Api, client_options, connect
-from tsmon.cli.terminal import SEVERITY_STYLES, CliError, console, local_time, plain, read_moment, when
+from tsmon.cli.terminal import (
+    SEVERITY_STYLES,
+    CliError,
+    console,
+    local_time,
+    plain,
+    read_moment,
+    utc_text,
+    when,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -41,7 +50,7 @@ def logs(*, url: str, timeout: float, lines: int, follow: bool, as_json: bool, *
     query = {names.get(name, name): text for name, text in filters.items() if text}
     for name in ("since", "until"):
         if name in query:
-            query[name] = _utc(read_moment(query[name], time.time()))
+            query[name] = utc_text(read_moment(query[name], time.time()))
     show = _show_json if as_json else partial(_show, console())
     with suppress(KeyboardInterrupt):
         asyncio.run(_logs(url, timeout, lines, query, show, follow=follow))
@@ -57,18 +66,19 @@ async def _logs(
     follow: bool,
 ) -> None:
     async with connect(url, timeout) as api:
-        entries = await _newest(api, query, lambda found: len(found) < lines)
+        entries = await _newest(api, query, count=max(1, lines))
         for entry in reversed(entries[:lines]):
             show(entry)
         if follow:
-            last = entries[0] if entries else next(iter(await _page(api, query, None, 1)), None)
-            await _follow(api, query, show, _id(last) if last else 0)
+            await _follow(api, query, show, _id(entries[0]) if entries else 0)
 
 
-async def _newest(api: Api, query: dict[str, str], wants: Callable[[list[Entry]], bool]) -> list[Entry]:
-    """Entries from the newest back, page by page while `wants` more of them."""
+async def _newest(
+    api: Api, query: dict[str, str], *, count: int | None = None, after: int = 0
+) -> list[Entry]:
+    """Entries from the newest back, page by page, until there are `count` or one is not after `after`."""
     found: list[Entry] = []
-    while wants(found):
+    while not found or ((count is None or len(found) < count) and _id(found[-1]) > after):
         page = await _page(api, query, found[-1] if found else None, _PAGE)
         found += page
         if len(page) < _PAGE:
@@ -94,7 +104,7 @@ async def _follow(api: Api, query: dict[str, str], show: Callable[[Entry], None]
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
-            found = await _newest(api, query, lambda seen: not seen or _id(seen[-1]) > last)
+            found = await _newest(api, query, after=last)
         except CliError as error:
             if not failed:
                 error.show()
@@ -109,12 +119,6 @@ async def _follow(api: Api, query: dict[str, str], show: Callable[[Entry], None]
 
 def _id(entry: Entry) -> int:
     return int(entry["id"])
-
-
-def _utc(wall: float) -> str:
-    from tsmon.clock import rfc3339  # noqa: PLC0415 (start-up time)
-
-    return rfc3339(wall) or ""
 
 
 def _show_json(entry: Entry) -> None:

@@ -30,7 +30,7 @@ def run(given: Given, *, or_demo: bool) -> None:
             "this is the demo tailnet instead",
             err=True,
         )
-        run_demo(given, nodes=None)
+        run_demo(given, nodes=0)
     from tsmon import daemon  # noqa: PLC0415 (start-up time)
 
     sys.exit(daemon.run(settings, partial(load, given.config, os.environ, given.flags)))
@@ -38,10 +38,14 @@ def run(given: Given, *, or_demo: bool) -> None:
 
 @click.command()
 @click.option(
-    "--nodes", type=click.IntRange(1, 20_000), metavar="NUMBER", help="How many machines (a dozen or so)."
+    "--nodes",
+    type=click.IntRange(0, 20_000),
+    default=0,
+    metavar="NUMBER",
+    help="How many machines at least; without, the dozen or so of the story.",
 )
 @settings_options(_DEMO_FLAGS, file=False)
-def demo(given: Given, *, nodes: int | None) -> None:
+def demo(given: Given, *, nodes: int) -> None:
     """Show everything on a simulated tailnet, with 90 days of history: no Tailscale, no configuration, and
     nothing of it touches anything real."""
     run_demo(given, nodes)
@@ -55,7 +59,7 @@ def version() -> None:
     click.echo(f"tsmon {__version__}")
 
 
-def run_demo(given: Given, nodes: int | None) -> None:
+def run_demo(given: Given, nodes: int) -> None:
     """Of the configuration only where it answers and whom counts: a demo touches nothing real."""
     from tsmon import daemon  # noqa: PLC0415 (start-up time)
 
@@ -72,7 +76,7 @@ async def tailnet_here(settings: Settings) -> bool:
     """There is a tailscaled socket on this machine, or a sidecar: whether they work or not."""
     from tsmon.source import SIDECAR_URL, SOCKETS, Sidecar, SourceError  # noqa: PLC0415 (start-up time)
 
-    if any(Path(path).exists() for path in SOCKETS):
+    if any(Path(path).exists() for path in SOCKETS):  # noqa: ASYNC240 (nothing else runs yet)
         return True
     host, _, port = SIDECAR_URL.removeprefix("http://").rpartition(":")
     try:

@@ -4,7 +4,7 @@ colour the terminal: it passes through `plain`, and no text is ever read as mark
 import os
 import re
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,12 @@ def console() -> "Console":
 
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(markup=False, emoji=False, highlight=False, width=1000 if wide else None)
+
+
+def os_words(error: OSError) -> str:
+    """The system's words for an error, without those that asyncio puts around them."""
+    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return plain(words[:1].lower() + words[1:], 120)
 
 
 def length_words(seconds: float) -> str:
@@ -88,6 +94,11 @@ def read_moment(text: str, now: float) -> float:
         raise CliError(
             f"{plain(text, 40)!r} is no time: give 2h, 7d, 2026-11-23T14:00 or 2026-11-23T14:00:00Z"
         ) from None
+
+
+def utc_text(wall: float) -> str:
+    """`wall` as the API takes times."""
+    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def secret_variable(name: str) -> str:
