@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class World:
     async def _put_samples(self, grid: float, samples: list[Sample]) -> None:
         self.samples.append((grid, samples))
 
-    def _take_line(self, _: Any, level: str, line: dict[str, Any]) -> dict[str, Any]:
+    def _take_line(self, _: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         self.lines.append({"level": level, **line})
         raise structlog.DropEvent
 

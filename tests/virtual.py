@@ -9,7 +9,6 @@ import functools
 import selectors
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tsmon.clock import Clock
@@ -38,17 +37,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def busy(self) -> bool:
         return self._jobs > 0
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         self._jobs += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._job_done)
         return future
 
-    def _job_done(self, _: Future[Any]) -> None:
+    def _job_done(self, _: asyncio.Future[Any]) -> None:
         self._jobs -= 1
 
 
-class _VirtualSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _VirtualSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop

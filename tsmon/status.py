@@ -243,10 +243,12 @@ class Decoder:
                     malformed.append(f"{clean_text(id_, 24)}: {clean_text(str(error), 120)}")
                     continue
                 self._facts[id_] = (row, user, suffix, facts)
-            if names.setdefault(facts.hostname, id_) != id_:
-                facts = msgspec.structs.replace(facts, hostname=f"{facts.hostname}-{clean_hostname(id_)}")
-                names[facts.hostname] = id_
-            nodes[id_] = facts
+            hostname = facts.hostname
+            while names.setdefault(hostname, id_) != id_:
+                hostname = f"{hostname}-{clean_hostname(id_)}"
+            nodes[id_] = (
+                facts if hostname == facts.hostname else msgspec.structs.replace(facts, hostname=hostname)
+            )
         return nodes
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import click
 
 from tsmon.cli.options import Given, settings_options
-from tsmon.cli.terminal import CliError, plain, read_moment, utc_text
+from tsmon.cli.terminal import CliError, os_words, plain, read_moment, utc_text
 from tsmon.config import state_dir
 
 TABLES = ("events", "spans", "observed", "latency")
@@ -99,4 +99,4 @@ async def _lines(socket: Path, query: dict[str, str]) -> AsyncIterator[bytes]:
 def _reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "permission denied: run this as the user that tsmon runs as"
-    return f"{plain(error.strerror or error, 100)}: does tsmon run, with this state directory? (--state-dir)"
+    return f"{os_words(error)}: does tsmon run, with this state directory? (--state-dir)"
