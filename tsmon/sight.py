@@ -146,7 +146,7 @@ class Sight:
     def _snapshot_reason(
         self, snapshot: Snapshot, now: Moment, health_codes: frozenset[str]
     ) -> tuple[str, str]:
-        reason, message = _document_reason(snapshot, health_codes)
+        reason, message = document_reason(snapshot, health_codes)
         if not reason and self._is_other(snapshot.tailnet):
             # Looked at before the collapse: the peers of two tailnets cannot be compared.
             return "other_tailnet", self._other_message(snapshot.tailnet)
@@ -288,7 +288,7 @@ _BACKEND_REASONS = {
 }
 
 
-def _document_reason(snapshot: Snapshot, health_codes: frozenset[str]) -> tuple[str, str]:
+def document_reason(snapshot: Snapshot, health_codes: frozenset[str]) -> tuple[str, str]:
     """Why the document alone may not be trusted, and the words for it; ("", "") when it may."""
     backend = snapshot.backend_state
     if backend not in BACKEND_STATES:
