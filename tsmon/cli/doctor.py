@@ -12,7 +12,7 @@ from tsmon.cli.terminal import console, plain
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tsmon.cli.examine import Finding
+    from tsmon.cli.finding import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -21,8 +21,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
 @settings_options(("source", "listen", "state_dir"))
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def doctor(given: Given, *, as_json: bool) -> None:
-    """Look at configuration, source, state directory, database, port, InfluxDB and clock, and say what is wrong and
-    what to do. Changes nothing; exit code 1 when something would keep tsmon from doing its work."""
+    """Look at configuration, source, state directory, database, port, InfluxDB and clock; say what is wrong
+    and what to do. Changes nothing; exit code 1 when something would keep tsmon from doing its work."""
     from tsmon.cli.examine import examine  # noqa: PLC0415 (start-up time)
 
     findings = asyncio.run(examine(given))
