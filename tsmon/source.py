@@ -36,6 +36,8 @@ SIDECAR_EXTRA = 5.0
 """Seconds that a ping through a sidecar may take beyond `ping_timeout`: a process starts for each."""
 TEXT_PING = 30.0
 """Seconds for a ping through a sidecar that answers in the command line's own text."""
+BUS_WAIT = 1.0
+"""Seconds before a closed bus is opened again; doubled up to a minute while that fails."""
 _SMALL_LINE = 1_000_000
 """Bytes of a bus line up to which it is decoded; a longer one is a hint all the same."""
 
@@ -149,6 +151,9 @@ class _Client:
         except aiohttp.ClientResponseError as error:
             words = clean_text(error.message, 120)
             raise SourceError("bad_document", f"{self.name}: is no HTTP server: {words}") from None
+        except aiohttp.ServerDisconnectedError:
+            words = "the connection was closed without an answer"
+            raise SourceError("source_unreachable", f"{self.name}: {words}") from None
         except (aiohttp.ClientError, OSError) as error:
             words = _os_words(error) if isinstance(error, OSError) else "the connection broke in mid-answer"
             raise SourceError("source_unreachable", f"{self.name}: {words}") from None
@@ -187,8 +192,6 @@ def _os_words(error: OSError) -> str:
     number = error.errno or 0
     if number in words:
         return words[number]
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the connection was closed without an answer"
     return clean_text(error.strerror or str(error) or "connecting failed", 120)
 
 
@@ -382,14 +385,14 @@ class LocalApi(_HttpSource):
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Follow the bus for ever, reconnecting with growing waits; refused or omitted: try again rarely."""
-        wait = 1.0
+        wait = BUS_WAIT
         complained = False
         while True:
             try:
                 async for line in self._bus_lines():
-                    if complained or wait > 1.0:
+                    if complained:
                         log.info("bus_open", source=self.name)
-                    wait, complained = 1.0, False
+                    wait, complained = BUS_WAIT, False
                     self._heed(line, changed)
                 reason = "closed by the daemon"
             except SourceError as error:
