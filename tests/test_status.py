@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.sight import _document_reason
+from tsmon.sight import document_reason
 from tsmon.status import BadDocument, Decoder, Snapshot, clean_hostname, clean_text
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tailscale"
@@ -91,7 +91,7 @@ def test_every_real_document_has_a_snapshot() -> None:
     ],
 )
 def test_real_documents_are_trusted_or_not(name: str, reason: str) -> None:
-    assert _document_reason(decode(name), frozenset())[0] == reason
+    assert document_reason(decode(name), frozenset())[0] == reason
 
 
 def by_name(name: str) -> dict[str, Any]:

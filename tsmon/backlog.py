@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from tsmon.store import Batch, StoreError
+from tsmon.store import Batch, StoreError, StoreRenewedError
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +17,8 @@ class Backlog:
     """Commits batches; while the store cannot be written it holds them and says why (`error`)."""
 
     def __init__(self, commit: Callable[[Batch], Awaitable[None]]) -> None:
+        self.whole: Callable[[], Batch] = Batch
+        """Makes the batch of everything that is known now, for a database that was begun anew."""
         self._commit = commit
         self._waiting: deque[Batch] = deque()
         self._lost = 0
@@ -33,6 +35,10 @@ class Backlog:
         while self._waiting:
             try:
                 await self._commit(self._waiting[0])
+            except StoreRenewedError as error:
+                log.error("store_renewed", error=str(error))
+                self._waiting.appendleft(self.whole())
+                continue
             except StoreError as error:
                 if not self.error:
                     log.error("store_failing", error=str(error))

@@ -52,6 +52,7 @@ class Monitor:
         self._settings = settings
         self._classifier = Classifier(settings)
         self._backlog = backlog
+        backlog.whole = self.whole
         self._lock = asyncio.Lock()
         self._listeners: list[Callable[[Published], None]] = []
         self._companions: list[Callable[[Batch], None]] = []
@@ -101,6 +102,17 @@ class Monitor:
         )
         if loaded.last_observed is not None and loaded.last_observed > self.started.wall:
             self._cut(self.started, loaded.last_observed - self.started.wall, self._carried)
+
+    def whole(self) -> Batch:
+        """Everything that is known now: for a database that had to be begun anew."""
+        nodes = [*self.view.nodes.values(), *self.view.removed.values()]
+        now = self._clock.wall()
+        return Batch(
+            nodes=nodes,
+            spans=[SpanChange(node.id, now, node.state) for node in self.view.nodes.values()],
+            alerts=list(self.alerts.values()),
+            meta=dict(self._stored_meta),
+        )
 
     @property
     def alerts(self) -> Mapping[int, Alert]:

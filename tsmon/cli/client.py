@@ -78,17 +78,17 @@ class Api:
             ) from None
 
     def _refusal(self, code: int, body: bytes) -> str:
-        remedies = {
-            401: "it wants a token: set TSMON_TOKEN",
-            403: "it does not let you in (auth and allowed_hosts of its configuration)",
-            404: "it does not know that; is it tsmon, and of this version? (--url)",
-        }
         if 300 <= code < 400:
             return f"{self.name}: answered {code}, a redirect, which is not followed: give the right --url"
         try:
             words = plain(json.loads(body)["error"]["message"], 200)
         except (ValueError, KeyError, TypeError, RecursionError):
             words = ""
+        remedies = {
+            401: "it wants a token: set TSMON_TOKEN",
+            403: "it does not let you in (auth and allowed_hosts of its configuration)",
+            404: "" if words else "is that tsmon, and of this version? (--url)",
+        }
         remedy = remedies.get(code, "")
         return f"{self.name}: answered {code}" + "".join(f": {text}" for text in (words, remedy) if text)
 
