@@ -1,7 +1,6 @@
 """A small double of tsmon's API, in a thread of its own: the command line runs its own event loop."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ NOW = 1_790_000_000.0
 
 @contextmanager
 def serving(app: web.Application, socket: Path | None = None) -> Iterator[str]:
-    """The application on a free loopback port (or a unix socket) while the context is open; yields its URL."""
+    """The application on a free loopback port (or a unix socket) while the context is open; its URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -31,11 +30,15 @@ def serving(app: web.Application, socket: Path | None = None) -> Iterator[str]:
         await (web.UnixSite(runner, str(socket)) if socket else web.TCPSite(runner, "127.0.0.1", 0)).start()
         return runner
 
+    async def stop(runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        await asyncio.sleep(0)  # the transports close in the loop's next round
+
     runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     try:
         yield "unix" if socket else f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(stop(runner), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
@@ -230,7 +233,3 @@ def error(code: int, name: str, message: str) -> web.Response:
 
 def text(body: str, status: int = 200) -> web.Response:
     return web.Response(text=body, status=status)
-
-
-def loads(line: str) -> Any:
-    return json.loads(line)

@@ -98,11 +98,9 @@ async def _watch(url: str, timeout: float, every: float, show: "Show") -> None:
 
 async def fetch(api: Api) -> Report:
     """Summary, nodes and alerts. Raises CliError, also when they are not of tsmon's shape."""
-    summary, nodes, alerts = await asyncio.gather(
-        api.get("summary"),
-        api.get("nodes", project_only="false", fields=FIELDS),
-        api.get("alerts"),
-    )
+    summary = await api.get("summary")
+    nodes = await api.get("nodes", project_only="false", fields=FIELDS)
+    alerts = await api.get("alerts")
     shaped = isinstance(summary, dict) and isinstance(nodes, list) and isinstance(alerts, dict)
     if not shaped or not all(isinstance(node, dict) for node in nodes):
         raise CliError(f"{api.name}: the answer is not tsmon's: is that tsmon? (--url)")
