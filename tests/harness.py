@@ -54,9 +54,7 @@ class World:
         structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
         self.store = await Store.open(self.state_dir)
         loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
-        self.monitor = Monitor(
-            self.clock, self.settings, loaded, Backlog(self.store.commit, lambda: self.monitor.whole())
-        )
+        self.monitor = Monitor(self.clock, self.settings, loaded, Backlog(self.store.commit))
         self.monitor.subscribe(lambda published: self.events.extend(published.events))
         self.source = SimSource(self.tailnet, bus=self.bus)
         self.collector = Collector(

@@ -71,6 +71,7 @@ class Daemon:
         self._admin: Admin
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
+        self._stopped = False
         self._begun = time.monotonic()
 
     # -- startup ---------------------------------------------------------------------------------------
@@ -255,6 +256,9 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop accepting, end streams, finish the writes; at most `STOP_SECONDS`."""
+        if self._stopped:
+            return
+        self._stopped = True
         notify("STOPPING=1")
         log.info("stopping")
         try:

@@ -1,0 +1,465 @@
+"""The JSON API over a real daemon on a free port, with a simulated tailnet behind a real sidecar."""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from tests.harness import settings
+from tsmon.answers import (
+    AlertsAnswer,
+    CriticalEntry,
+    HistoryAnswer,
+    LatencyAnswer,
+    LogsAnswer,
+    NodeAnswer,
+    NodeDetail,
+    SummaryAnswer,
+    UptimeAnswer,
+)
+from tsmon.clock import Clock
+from tsmon.daemon import Daemon
+from tsmon.demo.servers import FakeSidecar, serving
+from tsmon.demo.tailnet import SimTailnet
+from tsmon.state import EVENT_TYPES
+
+PROD = "chocolate-factory"
+
+
+class Site:
+    """A running daemon and a client of it."""
+
+    def __init__(self, daemon: Daemon, tailnet: SimTailnet, client: aiohttp.ClientSession) -> None:
+        self.daemon = daemon
+        self.tailnet = tailnet
+        self.client = client
+
+    async def get(self, path: str, status: int = 200, **headers: str) -> Any:
+        async with self.client.get(self.daemon.url + path, headers=headers) as response:
+            text = await response.text()
+            assert response.status == status, text
+            return json.loads(text) if text and response.content_type == "application/json" else text
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 (the conditions are of the daemon)
+                await asyncio.sleep(0.01)
+
+    async def poll(self) -> None:
+        """One read of the source, now."""
+        polls = self.daemon.collector.polls
+        self.daemon.collector.want_read()
+        await self.until(lambda: self.daemon.collector.polls > polls)
+
+
+@asynccontextmanager
+async def site(tmp_path: Path, *names: str, **values: Any) -> AsyncIterator[Site]:
+    tailnet = SimTailnet(Clock())
+    for name in names or ("git", "dev", PROD, "alices-laptop"):
+        tailnet.add(name)
+    async with serving(FakeSidecar(tailnet, ping_timeout=0.2).application()) as url:
+        chosen = settings(source=url, listen="127.0.0.1:0", poll_interval="1s", **values)
+        daemon = Daemon(chosen, tmp_path / "state")
+        await daemon.start()
+        async with aiohttp.ClientSession(auto_decompress=True) as client:
+            found = Site(daemon, tailnet, client)
+            await found.until(lambda: daemon.collector.polls)
+            try:
+                yield found
+            finally:
+                await daemon.stop()
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path) as found:
+        yield found
+
+
+# -- answers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/health-monitoring/summary", SummaryAnswer),
+        ("/health-monitoring/nodes?project_only=false", list[NodeAnswer]),
+        ("/health-monitoring/nodes/git", NodeDetail),
+        ("/health-monitoring/critical", dict[str, CriticalEntry]),
+        ("/health-monitoring/alerts?state=all", AlertsAnswer),
+        ("/health-monitoring/logs", LogsAnswer),
+        ("/health-monitoring/uptime/git?hours=48", UptimeAnswer),
+        ("/health-monitoring/history?window=7d&buckets=7", HistoryAnswer),
+        ("/health-monitoring/latency/git", LatencyAnswer),
+    ],
+)
+async def test_every_answer_has_its_shape(here: Site, path: str, shape: Any) -> None:
+    answer = await here.get(path)
+    again = json.loads(msgspec.json.encode(msgspec.convert(answer, shape)))
+    if shape is not HistoryAnswer:  # its nodes leave out what is all 100
+        assert again == answer
+
+
+async def test_nodes_are_filtered_sorted_and_paged(here: Site) -> None:
+    base = "/health-monitoring/nodes"
+
+    async def names(query: str) -> list[str]:
+        return [node["hostname"] for node in await here.get(base + query)]
+
+    assert await names("") == [PROD, "dev", "git"]
+    assert await names("?project_only=false") == [PROD, "dev", "git", "alices-laptop", "monitor"]
+    assert await names("?project_only=NO&q=LAP") == ["alices-laptop"]
+    assert await names("?project_only=0&node_type=git") == ["git"]
+    assert await names("?sort=-hostname") == ["git", "dev", PROD]
+    assert await names("?limit=1&offset=1") == ["dev"]
+    here.tailnet.change("dev", tags=["tag:x"])
+    here.tailnet.off("git")
+    await here.poll()
+    assert await names("?tag=x") == ["dev"]
+    assert await names("?tag=tag:x") == ["dev"]
+    assert await names("?state=offline") == ["git"]
+    assert await names("?sort=state") == ["git", PROD, "dev"]
+    for sort in ("uptime", "latency", "last_seen", "-last_seen"):
+        assert sorted(await names(f"?sort={sort}")) == sorted([PROD, "dev", "git"])
+    assert await here.get(base + "?fields=hostname,state&q=git") == [{"hostname": "git", "state": "offline"}]
+    async with here.client.get(here.daemon.url + base + "?project_only=false&limit=2") as response:
+        assert response.headers["X-Total-Count"] == "5"
+
+
+async def test_a_node_that_is_down(here: Site) -> None:
+    here.tailnet.off(PROD)
+    await here.poll()
+    node = (await here.get("/health-monitoring/nodes"))[0]
+    assert (node["online"], node["state"], node["reason"]) == (False, "offline", "control")
+    assert (await here.get("/health-monitoring/summary"))["status"] == "critical"
+    entry = (await here.get("/health-monitoring/critical"))["prod"]
+    assert (entry["status"], entry["online"], entry["total"]) == ("offline", 0, 1)
+
+
+async def test_blindness_is_null_not_false(here: Site) -> None:
+    here.tailnet.backend_state = "Starting"
+    here.tailnet.stop()
+    await here.poll()
+    summary = await here.get("/health-monitoring/summary")
+    assert summary["blind"]["reason"] == "tailscale_stopped"
+    assert summary["unknown_nodes"] == 4
+    nodes = await here.get("/health-monitoring/nodes")
+    assert [node["online"] for node in nodes] == [None, None, None]
+    assert nodes[0]["last_state"] == "online"
+    assert nodes[0]["reachable"] is None
+    entry = (await here.get("/health-monitoring/critical"))["git"]
+    assert entry["status"] == "unknown"
+
+
+async def test_a_node_is_found_by_name_id_and_after_its_removal(here: Site) -> None:
+    git = here.tailnet.find("git")
+    assert (await here.get(f"/health-monitoring/nodes/{git.id}"))["hostname"] == "git"
+    here.tailnet.remove("git")
+    here.daemon.monitor.view.nodes[git.id]
+    await here.poll()
+    here.daemon.clock.wall = lambda wall=here.daemon.clock.wall: wall() + 20  # type: ignore[method-assign,misc]
+    await here.poll()
+    gone = await here.get("/health-monitoring/nodes/git")
+    assert (gone["id"], gone["online"], bool(gone["removed_at"])) == (git.id, None, True)
+    assert (await here.get("/health-monitoring/uptime/git"))["hostname"] == "git"
+    assert (await here.get("/health-monitoring/critical"))["git"]["status"] == "missing"
+    error = await here.get("/health-monitoring/nodes/nobody", 404)
+    assert error["error"]["code"] == "not_found"
+
+
+async def test_logs_page_by_page(here: Site) -> None:
+    answer = await here.get("/health-monitoring/logs?per_page=2")
+    assert answer["pagination"] == {
+        "page": 1,
+        "per_page": 2,
+        "total_entries": 4,
+        "total_pages": 2,
+        "has_next": True,
+        "has_prev": False,
+    }
+    ids = [int(entry["id"]) for entry in answer["logs"]]
+    assert ids == sorted(ids, reverse=True)
+    beyond = await here.get("/health-monitoring/logs?page=99")
+    assert beyond["logs"] == []
+    only = await here.get("/health-monitoring/logs?event_type=monitor_started&severity=ok")
+    assert [entry["event_type"] for entry in only["logs"]] == ["monitor_started"]
+    assert only["filters"]["event_type"] == "monitor_started"
+    before = await here.get(f"/health-monitoring/logs?before={ids[0]}&event_type=all")
+    assert before["pagination"]["total_entries"] == 3
+    later = await here.get("/health-monitoring/logs?since=2099-01-01T00:00:00Z")
+    assert later["summary"]["total"] == 0
+
+
+async def test_the_log_as_csv_and_ndjson(here: Site) -> None:
+    here.tailnet.add("=cmd|x", os_hostname="y")
+    await here.poll()
+    text = await here.get("/health-monitoring/logs", Accept="text/csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[-1]["event_type"] == "monitor_started"
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
+    lines = await here.get("/health-monitoring/logs?event_type=node_online", Accept="application/x-ndjson")
+    assert all(json.loads(line)["event_type"] == "node_online" for line in lines.splitlines())
+
+
+async def test_uptime_and_history_within_the_retention(here: Site) -> None:
+    await here.get("/health-monitoring/uptime/git?hours=9600")
+    error = await here.get("/health-monitoring/uptime/git?hours=9601", 400)
+    assert "retention" in error["error"]["message"]
+    await here.get("/health-monitoring/history?window=401d", 400)
+    bars = await here.get("/health-monitoring/history?window=1h&buckets=4&project_only=true")
+    assert len(bars["bounds"]) == 5
+    assert {node["hostname"] for node in bars["nodes"]} == {PROD, "dev", "git"}
+    assert all(len(node["states"]) == 4 for node in bars["nodes"])
+
+
+async def test_whois(here: Site) -> None:
+    ip = here.tailnet.find("git").ips[0]
+    assert (await here.get(f"/health-monitoring/whois/{ip}"))["UserProfile"][
+        "LoginName"
+    ] == "alice@example.com"
+    await here.get("/health-monitoring/whois/100.64.200.1", 404)
+    await here.get("/health-monitoring/whois/--help", 400)
+    here.tailnet.fault = "refused"
+    await here.get("/health-monitoring/whois/nonsense", 400)
+
+
+async def test_alerts_by_state(tmp_path: Path) -> None:
+    async with site(tmp_path, offline_after="0s") as here:
+        here.tailnet.off(PROD, "git")
+        await here.poll()
+        await here.until(
+            lambda: len([a for a in here.daemon.monitor.alerts.values() if a.state == "firing"]) == 2
+        )
+        answer = await here.get("/health-monitoring/alerts")
+        assert [alert["hostname"] for alert in answer["alerts"]] == [PROD, "git"]
+        assert answer["total"] == 2
+        assert (await here.get("/health-monitoring/alerts?severity=critical"))["total"] == 1
+        assert (await here.get("/health-monitoring/alerts?kind=node_flapping"))["total"] == 0
+        assert (await here.get("/health-monitoring/alerts?hostname=git&limit=1"))["total"] == 1
+        node = (await here.get("/health-monitoring/nodes?q=git"))[0]
+        assert node["alert"] == answer["alerts"][1]["id"]
+        assert (await here.get("/health-monitoring/nodes/git"))["current_alert"]["id"] == node["alert"]
+        here.tailnet.on(PROD, "git")
+        await here.poll()
+        await here.until(lambda: not here.daemon.monitor.alerts)
+        assert (await here.get("/health-monitoring/alerts"))["total"] == 0
+        resolved = await here.get("/health-monitoring/alerts?state=resolved")
+        assert {alert["cause"] for alert in resolved["alerts"]} == {"recovered"}
+
+
+# -- the protocol ------------------------------------------------------------------------------------------
+
+BAD = [
+    ("nodes?foo=1", "foo"),
+    ("nodes?project_only=maybe", "project_only takes true or false"),
+    ("nodes?limit=0", "limit takes a whole number from 1 to 10000"),
+    ("nodes?limit=x", "limit"),
+    ("nodes?limit=1&limit=2", "more than once"),
+    ("nodes?sort=colour", "sort takes one of hostname"),
+    ("nodes?fields=hostname,secret", "fields takes names"),
+    ("nodes?q=" + "x" * 300, "q takes a text"),
+    ("logs?page=0", "page takes"),
+    ("logs?page=-1", "page takes"),
+    ("logs?per_page=201", "per_page"),
+    ("logs?severity=loud", "severity takes one of ok, warning, critical"),
+    ("logs?event_type=party", "event_type"),
+    ("logs?since=yesterday", "since takes a time"),
+    ("history?buckets=401", "buckets"),
+    ("history?window=1", "window takes a duration"),
+    ("history?window=0s", "window"),
+    ("uptime/git?hours=0", "hours"),
+    ("alerts?state=odd", "state takes one of firing"),
+    ("summary?x=1", "there are: none"),
+    ("latency/git?window=abc", "window"),
+]
+
+
+@pytest.mark.parametrize(("path", "words"), BAD)
+async def test_bad_parameters_are_named(here: Site, path: str, words: str) -> None:
+    error = (await here.get("/health-monitoring/" + path, 400))["error"]
+    assert error["code"] == "bad_parameter"
+    assert words in error["message"]
+
+
+async def test_errors_have_one_shape_and_headers(here: Site) -> None:
+    for method, path, status in [
+        ("GET", "/nothing", 404),
+        ("POST", "/health-monitoring/summary", 405),
+        ("DELETE", "/health-monitoring/nodes/git", 405),
+        ("PUT", "/vpn", 405),
+    ]:
+        async with here.client.request(method, here.daemon.url + path) as response:
+            assert response.status == status
+            body = await response.json()
+            assert set(body["error"]) == {"code", "message"}
+            assert "trusted-types" in response.headers["Content-Security-Policy"]
+            if status == 405:
+                assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+
+async def test_etag_head_and_gzip(here: Site) -> None:
+    url = here.daemon.url + "/health-monitoring/critical"
+    async with here.client.get(url) as response:
+        etag = response.headers["ETag"]
+        assert response.headers["Cache-Control"] == "no-cache"
+        body = await response.read()
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    async with here.client.get(url, headers={"If-None-Match": f'W/{etag}, "x"'}) as response:
+        # The view may have moved on between the two requests.
+        assert response.status == 304 or response.headers["ETag"] != etag
+        if response.status == 304:
+            assert await response.read() == b""
+    async with here.client.head(url) as response:
+        assert (response.status, await response.read()) == (200, b"")
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as raw,
+        raw.get(url, headers={"Accept-Encoding": "gzip"}) as response,
+    ):
+        assert json.loads(gzip.decompress(await response.read())).keys() == json.loads(body).keys()
+    async with here.client.get(url, headers={"Accept-Encoding": "gzip;q=0"}) as response:
+        assert "Content-Encoding" not in response.headers
+
+
+async def test_an_unchanged_answer_is_not_sent_again(here: Site) -> None:
+    url = here.daemon.url + "/health-monitoring/alerts?state=resolved&limit=5"
+    here.daemon.collector._source = None  # type: ignore[assignment]  # no poll moves the view any more
+    async with here.client.get(url) as response:
+        etag = response.headers["ETag"]
+    async with here.client.get(url, headers={"If-None-Match": etag}) as response:
+        assert response.status == 304
+
+
+async def test_healthz_and_readyz(here: Site) -> None:
+    assert await here.get("/healthz") == {"status": "ok"}
+    ready = await here.get("/readyz")
+    assert ready["ready"] is True
+    assert ready["source"]["kind"] == "sidecar"
+    assert ready["storage"] == {"error": None, "waiting": 0, "report": None}
+    here.daemon.loops.change_patience("poll", -1)
+    assert await here.get("/healthz", 503) == {"status": "stuck", "loop": "poll"}
+
+
+async def test_a_malformed_peer_is_named_in_readyz(here: Site) -> None:
+    here.tailnet.change("dev", malformed=True)
+    await here.poll()
+    source = (await here.get("/readyz"))["source"]
+    assert source["malformed_peers"] == 1
+    assert "TailscaleIPs" in source["malformed"][0]
+
+
+async def test_the_dashboard_and_its_files(here: Site) -> None:
+    page = await here.get("/vpn?state=offline&anything=goes")
+    assert "<html" in page
+    async with here.client.get(here.daemon.url + "/", allow_redirects=False) as response:
+        assert (response.status, response.headers["Location"]) == (302, "vpn")
+    for path in ("/web/nothing.js", "/web/..%2fapi.py", "/web/%2e%2e/api.py", "/web/vpn.py"):
+        async with here.client.get(here.daemon.url + path) as response:
+            assert response.status == 404
+
+
+async def test_a_path_prefix(tmp_path: Path) -> None:
+    async with site(tmp_path, public_url="https://proxy.example/tsmon/") as here:
+        assert (await here.get("/tsmon/health-monitoring/summary"))["total_nodes"] == 5
+        assert "<html" in await here.get("/tsmon/vpn")
+        assert (await here.get("/health-monitoring/summary", Host="proxy.example"))["total_nodes"] == 5
+
+
+# -- the stream --------------------------------------------------------------------------------------------
+
+
+class Events:
+    """A reader of Server-Sent Events."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def next(self, kind: str) -> tuple[str | None, Any]:
+        """Id and data of the next event of a kind."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(10):
+            async for raw in self._response.content:
+                line = raw.decode().rstrip("\r\n")
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif fields.get("event") == kind:
+                    return fields.get("id"), json.loads(fields["data"])
+                else:
+                    fields = {}
+        raise AssertionError("the stream ended")
+
+
+async def test_the_stream_tells_what_happens(here: Site) -> None:
+    url = here.daemon.url + "/health-monitoring/stream"
+    async with here.client.get(url) as response:
+        events = Events(response)
+        id_, snapshot = await events.next("snapshot")
+        assert id_ is None
+        assert snapshot["summary"]["total_nodes"] == 5
+        here.tailnet.off("git")
+        await here.poll()
+        id_, data = await events.next("event")
+        assert (data["event"]["event_type"], data["node"]["hostname"]) == ("node_offline", "git")
+        assert id_ == data["event"]["id"]
+        assert data["node"]["state"] == "offline"
+
+
+async def test_the_stream_resumes(here: Site) -> None:
+    url = here.daemon.url + "/health-monitoring/stream"
+    here.tailnet.off("git")
+    await here.poll()
+    async with here.client.get(url, headers={"Last-Event-ID": "1"}) as response:
+        events = Events(response)
+        told = [(await events.next("event"))[1]["event"] for _ in range(4)]
+        assert [int(event["id"]) for event in told] == [2, 3, 4, 5]
+        assert told[-1]["event_type"] == "node_offline"
+    async with here.client.get(url, headers={"Last-Event-ID": "nonsense"}) as response:
+        assert (await Events(response).next("snapshot"))[1]["version"] > 0
+
+
+async def test_streams_end_at_once_when_tsmon_stops(tmp_path: Path) -> None:
+    async with (
+        site(tmp_path) as here,
+        here.client.get(here.daemon.url + "/health-monitoring/stream") as response,
+    ):
+        await Events(response).next("snapshot")
+        begun = asyncio.get_running_loop().time()
+        await here.daemon.stop()
+        await response.content.read()
+        assert asyncio.get_running_loop().time() - begun < 3
+
+
+async def test_a_slow_client_is_dropped(here: Site) -> None:
+    live = here.daemon.api.live
+    url = here.daemon.url + "/health-monitoring/stream"
+    async with here.client.get(url) as response:
+        await Events(response).next("snapshot")
+        assert live.clients == 1
+        queue = next(iter(live._clients))
+        for _ in range(300):
+            live._offer(queue, [live._snapshot_message(here.daemon.monitor.view)])
+        assert live.clients == 0
+        async with asyncio.timeout(5):
+            await response.content.read()
+
+
+async def test_head_of_the_stream_and_too_many_clients(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = here.daemon.url + "/health-monitoring/stream"
+    async with here.client.head(url) as response:
+        assert response.content_type == "text/event-stream"
+    monkeypatch.setattr("tsmon.live.MOST_CLIENTS", 0)
+    await here.get("/health-monitoring/stream", 503)
+
+
+def test_all_event_types_are_the_designs() -> None:
+    assert len(set(EVENT_TYPES)) == 14
