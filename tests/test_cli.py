@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +71,11 @@ def test_help_names_every_command() -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     assert run("statsu").exit_code == 2
+
+
+def test_the_shell_completes_commands() -> None:
+    completer = ShellComplete(main, {}, "tsmon", "_TSMON_COMPLETE")
+    assert [item.value for item in completer.get_completions([], "st")] == ["status"]
 
 
 def test_version() -> None:
@@ -154,23 +161,21 @@ def test_a_server_that_is_slow(api: FakeApi) -> None:
 
 
 def test_a_server_that_speaks_no_http() -> None:
+    def greet(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+            connection.recv(1000)
+
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         server.settimeout(10)
+        thread = threading.Thread(target=greet, args=(server,))
+        thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        child = subprocess.Popen(
-            [sys.executable, "-c", "from tsmon.cli import main; main()", "status", "--url", url],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        connection, _ = server.accept()
-        with connection:
-            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-        _, words = child.communicate(timeout=20)
-    assert child.returncode == 1
-    assert words.startswith(f"tsmon: {url}: ")
-    assert words.count("\n") == 1
+        assert refusal("--url", url).endswith("is that tsmon? (--url)\n")
+        thread.join(10)
 
 
 def test_the_token(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
