@@ -25,7 +25,7 @@ from rich.console import Console
 from tests.fake_api import HOSTILE, FakeApi, alert, entry, error, git, node, prod, serving, text
 from tsmon.cli import COMMANDS, main
 from tsmon.cli.logs import render as render_entry
-from tsmon.cli.status import Report, render, state_words
+from tsmon.cli.picture import Report, render, state_words
 from tsmon.cli.terminal import CliError, length_words, local_time, plain, read_moment
 
 WHEN = 1_789_999_200.0  # 2026-09-21T14:00:00Z
@@ -323,6 +323,32 @@ def test_figures_have_colours_on_a_terminal() -> None:
     assert "\x1b[33m96.00 %" in output
     assert "2346 ms peer relay" in output
     assert "\x1b" not in drawn(report(fake))
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (120, "NODE STATE LATENCY UP 24 H TYPE OS ADDRESS"),
+        (80, "NODE STATE LATENCY UP 24 H ADDRESS"),
+        (60, "NODE STATE LATENCY UP 24 H"),
+        (20, "NODE STATE"),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_figures(width: int, columns: str) -> None:
+    fake = FakeApi()
+    fake.nodes = [
+        prod(latency_ms=11.4),
+        git(uptime_24h=100.0),
+        node("a-name-that-is-much-longer-than-the-others"),
+    ]
+    lines = drawn(report(fake), width=width).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("NODE"))
+    assert " ".join(lines[at].split()) == columns
+    if width > 20:
+        assert "99.95 %" in lines[at + 1]
+        assert "11.4 ms" in lines[at + 1]
+        assert lines[at + 3].startswith("● a-name-that-is-")
+        assert max(len(line.rstrip()) for line in lines[at:]) <= width
 
 
 def test_an_old_terminal_gets_plain_marks() -> None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from tsmon.cli.client import Api, client_options, connect
-from tsmon.cli.status import state_words
+from tsmon.cli.picture import state_words
 from tsmon.cli.terminal import plain
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
