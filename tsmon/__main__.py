@@ -1,0 +1,5 @@
+"""`python -m tsmon` is `tsmon`."""
+
+from tsmon.cli import main
+
+main(prog_name="tsmon")
