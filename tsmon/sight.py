@@ -105,7 +105,7 @@ class Sight:
         self._stretch: float | None = None  # wall time at which this observed stretch began
         self._self_last: Moment | None = None
         self._self_stretch: float | None = None
-        self._answer: Moment | None = None
+        self._answer = started  # when the last answer came
         self._untrusted: Moment | None = None  # the first untrusted answer after the last trusted one
         self._collapse: _Collapse | None = None
 
@@ -157,7 +157,7 @@ class Sight:
     def _clock_back(self, now: Moment) -> float:
         """Seconds by which the wall clock went back since the last answer; observation then starts anew."""
         before, self._answer = self._answer, now
-        if before is None or now.wall >= before.wall:
+        if now.wall >= before.wall:
             return 0.0
         self._last = self._self_last = None
         if self._last_wall is not None:
