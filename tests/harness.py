@@ -18,7 +18,7 @@ from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history import EmbeddedHistory
 from tsmon.monitor import Monitor
 from tsmon.state import Event, Node
-from tsmon.store import Store
+from tsmon.store import Batch, Store, StoreError
 from tsmon.uptime import Outage, Uptime
 
 
@@ -44,6 +44,7 @@ class World:
         self.events: list[Event] = []
         """Every event published, over restarts."""
         self.store: Store
+        self.backlog: Backlog
         self.monitor: Monitor
         self.collector: Collector
         self.source: SimSource
@@ -54,7 +55,8 @@ class World:
         structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
         self.store = await Store.open(self.state_dir)
         loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
-        self.monitor = Monitor(self.clock, self.settings, loaded, Backlog(self.store.commit))
+        self.backlog = Backlog(self.store.commit)
+        self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
         self.monitor.subscribe(lambda published: self.events.extend(published.events))
         self.source = SimSource(self.tailnet, bus=self.bus)
         self.collector = Collector(
@@ -83,6 +85,7 @@ class World:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        self._tasks = []
         await self.store.close()
 
     async def stop(self) -> None:
@@ -116,6 +119,17 @@ class World:
         self.settings = load(path, {}, {})
         self.collector.apply(self.settings)
         await self.monitor.reload(self.settings)
+
+    def break_store(self, why: str) -> None:
+        """From now on nothing can be written."""
+
+        async def refuse(_: Batch) -> None:
+            raise StoreError(why)
+
+        self.backlog._commit = refuse
+
+    def mend_store(self) -> None:
+        self.backlog._commit = self.store.commit
 
     @property
     def errors(self) -> list[tuple[str, str | None]]:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,9 @@ class Process:
         assert self.process.stderr is not None
         async with asyncio.timeout(20):
             while raw := await self.process.stderr.readline():
-                try:
+                line: dict[str, Any] = {"event": raw.decode()}
+                with suppress(ValueError):
                     line = json.loads(raw)
-                except ValueError:
-                    line = {"event": raw.decode()}
                 self.lines.append(line)
                 if line["event"] == event:
                     return line
@@ -296,7 +295,7 @@ async def test_a_loop_that_ends_by_itself_is_not_started_again() -> None:
 
 async def test_nothing_in_a_log_line_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     for chosen in ("json", "text", "auto"):
-        configure(Log(format=chosen, level="info"))  # type: ignore[arg-type]
+        configure(Log(format=chosen, level="info"))
         structlog.get_logger("x").warning("event", hostname="a\x1b[2J\u202eb\nc", number=5)
         structlog.get_logger("x").debug("too quiet to hear")
         secret = "hunter" + "2"

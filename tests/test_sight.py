@@ -193,7 +193,7 @@ def test_three_documents_over_30_s_make_it_a_removal() -> None:
     assert not watch.after(10, snapshot("a")).trusted, "three, but not over 30 s"
     verdict = watch.after(10, snapshot("a"))
     assert verdict.trusted
-    assert (verdict.taken_away, verdict.taken_away_at) == ({"b", "c", "d"}, first)
+    assert (verdict.taken_away, verdict.taken_away_at) == (frozenset("bcd"), first)
 
 
 def test_a_changing_or_interrupted_collapse_begins_anew() -> None:

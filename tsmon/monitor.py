@@ -231,6 +231,7 @@ class Monitor:
             if alert.kind == "node_missing":
                 node = self.view.removed.get(alert.node_id or "")
                 self._roles_fitted.pop(node.role.key if node else "", None)
+                self._republish(missing_roles=self._missing_roles(self.view.nodes))
             words = f"{author} acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"
             told = self._rules.book.take()
             event = self.event("operator", "ok", words, action="ack", alert_id=str(alert_id), author=author)

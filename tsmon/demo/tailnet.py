@@ -101,7 +101,7 @@ class SimTailnet:
     def find(self, name: str) -> SimNode:
         return next(node for node in self.nodes.values() if node.name == name)
 
-    def change(self, name: str, **fields: Any) -> None:
+    def change(self, name: str, /, **fields: Any) -> None:
         """Anything about a machine."""
         node = self.find(name)
         for key, value in fields.items():
