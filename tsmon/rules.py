@@ -95,7 +95,7 @@ class Rules:
             node = step.nodes.get(alert.node_id or "") or step.removed.get(alert.node_id or "")
             if node is not None:
                 waits.append(node.role.offline_after - alert.waited)
-        return min((wait for wait in waits if wait > 0), default=None)
+        return min((wait for wait in waits if wait > _EPSILON), default=None)
 
     def due_outages(self) -> set[str]:
         """Nodes whose outage fell due: they are pinged although control calls them offline."""

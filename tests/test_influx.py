@@ -1,0 +1,164 @@
+"""Samples to InfluxDB through the unmodified client: a scripted server that answers as 2.x does."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.harness import settings
+from tsmon.clock import Clock
+from tsmon.collector import Sample
+from tsmon.demo.servers import serving
+from tsmon.influx import Influx, lines_of
+from tsmon.status import clean_hostname
+from tsmon.store import Store
+
+SAMPLES = [
+    Sample("git", "git", "Linux", 1, "100.64.0.2", 1.5),
+    Sample("dev", "development", "Linux", 0, None, None),
+]
+
+
+class FakeInflux:
+    """Answers writes with what the script says, 204 when it is empty."""
+
+    def __init__(self) -> None:
+        self.script: list[tuple[int, str]] = []
+        self.writes: list[tuple[dict[str, str], dict[str, str], str]] = []
+        self.stored: list[str] = []
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/api/v2/write", self._write)
+        return app
+
+    async def _write(self, request: web.Request) -> web.Response:
+        raw = await request.read()
+        body = gzip.decompress(raw).decode() if raw[:2] == b"\x1f\x8b" else raw.decode()
+        self.writes.append((dict(request.query), dict(request.headers), body))
+        status, text = self.script.pop(0) if self.script else (204, "")
+        if status == 204:
+            self.stored += body.splitlines()
+        if status == 0:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=status or 500, text=text)
+
+
+@pytest.fixture
+async def fake() -> FakeInflux:
+    return FakeInflux()
+
+
+@pytest.fixture
+async def influx(fake: FakeInflux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Influx]:
+    monkeypatch.setattr("tsmon.influx._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("tsmon.influx._LONGEST_WAIT", 0.02)
+    store = await Store.open(tmp_path)
+    async with serving(fake.application()) as url:
+        values = {"influx__url": url, "influx__token": "secret-token", "influx__org": "home"}
+        yield Influx(settings(**values).influx, store, Clock())
+    await store.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (the server is what is waited for)
+            await asyncio.sleep(0.005)
+
+
+async def test_every_sample_arrives_in_order(fake: FakeInflux, influx: Influx) -> None:
+    sending = asyncio.create_task(influx.run())
+    for grid in (300.0, 600.0, 900.0):
+        await influx.put_samples(grid, SAMPLES)
+    await until(lambda: len(fake.stored) == 6)
+    assert [line.rsplit(" ", 1)[1] for line in fake.stored] == ["300", "300", "600", "600", "900", "900"]
+    query, headers, _ = fake.writes[0]
+    assert (query["bucket"], query["org"], query["precision"]) == ("analytics", "home", "s")
+    assert headers["Authorization"] == "Token secret-token"
+    assert influx.readiness()["error"] is None
+    sending.cancel()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, "timeout"),
+        (503, "<html>"),
+        (429, ""),
+        (401, '{"code": "unauthorized", "message": "unauthorized access"}'),
+        (404, '{"code": "not found", "message": "bucket \\"analytics\\" not found"}'),
+        (302, ""),
+        (200, "<html>"),
+        (0, ""),
+    ],
+)
+async def test_what_is_not_stored_is_sent_again(
+    answer: tuple[int, str], fake: FakeInflux, influx: Influx
+) -> None:
+    fake.script = [answer, answer]
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(300.0, SAMPLES)
+    await until(lambda: len(fake.stored) == 2)
+    assert len(fake.writes) == 3
+    assert fake.writes[0][2] == fake.writes[2][2], "the same bytes"
+    assert "secret-token" not in str(influx.readiness())
+    sending.cancel()
+
+
+async def test_the_outbox_survives_a_restart(fake: FakeInflux, influx: Influx) -> None:
+    await influx.put_samples(300.0, SAMPLES)
+    again = Influx(influx._settings, influx._store, Clock())
+    sending = asyncio.create_task(again.run())
+    await until(lambda: len(fake.stored) == 2)
+    sending.cancel()
+
+
+async def test_a_lag_is_told(fake: FakeInflux, influx: Influx, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.script = [(503, "")] * 50
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(300.0, SAMPLES)
+    await until(lambda: influx.error)
+    assert influx.lag_error == ""
+    monkeypatch.setattr("tsmon.influx.LAG_LIMIT", -1.0)
+    assert "answered 503" in influx.lag_error
+    sending.cancel()
+
+
+async def test_the_outbox_is_bounded(influx: Influx, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec  # noqa: PLC0415 (only here)
+
+    influx._settings = msgspec.structs.replace(influx._settings, outbox_bytes=300)
+    for grid in range(1, 11):
+        await influx.put_samples(300.0 * grid, SAMPLES)
+    kept = await influx._store.read(
+        lambda db: [row[0] for row in db.execute("SELECT grid FROM influx_outbox")]
+    )
+    assert kept[-1] == 3000.0
+    assert len(kept) < 10
+    assert influx.dropped == 2 * (10 - len(kept))
+    influx._settings = msgspec.structs.replace(influx._settings, outbox_age=-1.0)
+    await influx.put_samples(9000.0, SAMPLES)
+    assert (
+        await influx._store.read(lambda db: db.execute("SELECT count(*) FROM influx_outbox").fetchone()[0])
+        == 0
+    )
+
+
+def test_extra_tags() -> None:
+    assert "monitor=here" in lines_of(300.0, SAMPLES[:1], {"monitor": "here"})[0]
+
+
+@given(st.text(max_size=100))
+def test_no_hostname_breaks_a_line(text: str) -> None:
+    hostname = clean_hostname(text) or "x"
+    lines = lines_of(300.0, [Sample(hostname, "other", "unknown", 1, "100.64.0.1", 1.0)], {})
+    assert len(lines) == 1
+    assert len(lines[0].splitlines()) == 1
+    assert lines[0].endswith("online=1i 300")
