@@ -1,165 +1,372 @@
 #!/bin/sh
-# The sidecar's HTTP proxy in front of the Tailscale CLI: socat listens, this script answers one request.
+# The sidecar: HTTP in front of the Tailscale CLI. socat listens and starts this script anew for each connection.
 #
-#   tailscale-http-server.sh            listen (socat forks this script for each connection)
-#   tailscale-http-server.sh answer     answer the request on standard input
+#   tailscale-http-server.sh            listen
+#   tailscale-http-server.sh answer     answer the one request on standard input
 #
 # Read-only: status, whois and ping are all that can be reached. POSIX sh (busybox ash, dash).
 #
-# TSMON_SIDECAR_PORT   8765          TSMON_SIDECAR_BIND   127.0.0.1
-# TSMON_SIDECAR_HOSTS  names that the Host header may have beside loopback and addresses, parted by spaces
-# TAILSCALE_BIN        tailscale     TS_SOCKET            the daemon's socket, when it is not where the CLI looks
-set -u
+#   TSMON_SIDECAR_PORT   8765
+#   TSMON_SIDECAR_BIND   127.0.0.1
+#   TSMON_SIDECAR_HOSTS  names allowed in the Host header beside loopback and addresses, parted by spaces or commas
+#   TAILSCALE_BIN        tailscale
+#   TS_SOCKET            tailscaled's socket, where it is not where the CLI looks
+set -uf
 umask 077
 LC_ALL=C
 export LC_ALL
 
-port=${TSMON_SIDECAR_PORT:-8765}
-bind=${TSMON_SIDECAR_BIND:-127.0.0.1}
-tailscale=${TAILSCALE_BIN:-tailscale}
-children=64
-request_seconds=5
+children=64          # connections answered at a time; the others wait in the backlog
+request_seconds=3    # for the whole head of a request; also how long 64 silent clients can keep others waiting
+request_bytes=16384
+cli_seconds=9        # under tsmon's source_timeout (10 s), so that tsmon hears "it hung" and not silence
 ping_seconds=5
-cli_seconds=15
+write_seconds=10     # for a client to take the answer
+nl='
+'
 cr=$(printf '\r')
 
+die() {
+    printf 'tailscale-http-server: %s\n' "$1" >&2
+    exit 1
+}
+
 listen() {
-    command -v socat >/dev/null || { echo "tailscale-http-server: socat is missing" >&2; exit 1; }
-    case $port in *[!0-9]* | '') echo "tailscale-http-server: TSMON_SIDECAR_PORT takes a number" >&2; exit 1 ;; esac
+    port=${TSMON_SIDECAR_PORT:-8765}
+    bind=${TSMON_SIDECAR_BIND:-127.0.0.1}
+    for tool in socat timeout; do
+        command -v "$tool" >/dev/null || die "$tool is missing: install it"
+    done
+    is_port "$port" || die "TSMON_SIDECAR_PORT takes a number from 1 to 65535"
+    is_address "$bind" || die "TSMON_SIDECAR_BIND takes an IPv4 or IPv6 address"
     case $bind in
-        *[!0-9a-fA-F.:]* | '') echo "tailscale-http-server: TSMON_SIDECAR_BIND takes an address" >&2; exit 1 ;;
-        *:*) address="TCP6-LISTEN:$port,bind=[$bind],ipv6only=1" ;;
+        *:*) address="TCP6-LISTEN:$port,bind=[$bind]" ;;
         *) address="TCP4-LISTEN:$port,bind=$bind" ;;
     esac
-    case $0 in */*) self=$0 ;; *) self=$(command -v -- "$0") ;; esac
-    # -T ends a connection on which nothing moves; max-children leaves the rest waiting in the backlog.
-    exec socat -T 40 "$address,reuseaddr,fork,max-children=$children,backlog=128" \
-        SYSTEM:"exec sh '$(printf %s "$self" | sed "s/[\\\\\"',:!]/\\\\&/g")' answer"
+    # By the environment, since a path within socat's address would need its quoting.
+    TSMON_SIDECAR_SCRIPT=$0
+    export TSMON_SIDECAR_SCRIPT
+    # nofork gives the handler the socket itself: a process of socat between would cut off answers to clients
+    # that shut their sending side, or stay as long as a client does.
+    # shellcheck disable=SC2016 # socat's shell expands it
+    exec socat "$address,reuseaddr,fork,max-children=$children,backlog=128" \
+        'SYSTEM:exec sh \"$TSMON_SIDECAR_SCRIPT\" answer,nofork'
 }
 
-# json_text: standard input as the inside of a JSON string, at most 500 bytes of printable ASCII.
-json_text() {
-    tr '\n\t' '  ' | tr -cd '\040-\176' | cut -c1-500 | sed 's/[\\"]/\\&/g; s/ *$//'
+# -- what is an address ------------------------------------------------------------------------------------
+
+# is_port TEXT: 1 to 65535.
+is_port() {
+    case $1 in '' | 0* | *[!0-9]* | ??????*) return 1 ;; esac
+    [ "$1" -le 65535 ]
 }
 
-# reply STATUS FILE: the answer, with its length; the body is left out for HEAD.
-reply() {
-    length=$(wc -c <"$2" | tr -d ' ')
-    printf 'HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %s\r\nConnection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n%s\r\n' \
-        "$1" "${content_type:-application/json}" "$length" "${extra_header:-}"
-    [ "${method:-GET}" = HEAD ] || cat "$2"
-    exit 0
-}
-
-# fail STATUS CODE WORDS
-fail() {
-    content_type=application/json
-    words=$(printf %s "$3" | json_text)
-    printf '{"error": {"code": "%s", "message": "%s"}}\n' "$2" "$words" >"$work/error"
-    reply "$1" "$work/error"
-}
-
-# cli SECONDS ARGUMENT...: run the CLI, bounded; output in $work/out and $work/err.
-cli() {
-    seconds=$1
-    shift
-    if [ -n "${TS_SOCKET:-}" ]; then
-        timeout "$seconds" "$tailscale" --socket="$TS_SOCKET" "$@" >"$work/out" 2>"$work/err" </dev/null
-    else
-        timeout "$seconds" "$tailscale" "$@" >"$work/out" 2>"$work/err" </dev/null
-    fi
-}
-
-# cli_failed CODE: the answer to a CLI that failed: 504 when it hung, 502 with its words else.
-cli_failed() {
-    case $1 in
-        124 | 137 | 143) fail "504 Gateway Timeout" cli_timeout "the tailscale command hung" ;;
-        126 | 127) fail "502 Bad Gateway" cli_missing "the tailscale command cannot be run" ;;
-    esac
-    fail "502 Bad Gateway" cli_failed "$(head -c 1000 "$work/err")"
-}
-
-# is_address TEXT: 0 for an IPv4 or IPv6 address, by its characters and by its form.
+# is_address TEXT: an IPv4 or IPv6 address (RFC 4291, 2.2), without zone; by characters first, then by form.
 is_address() {
     [ "${#1}" -le 45 ] || return 1
     case $1 in
         '' | *[!0-9a-fA-F.:]*) return 1 ;;
-        *:*) printf %s "$1" | is_ipv6 ;;
-        *) printf %s "$1" | is_ipv4 ;;
+        *:*) is_ipv6 "$1" ;;
+        *) is_ipv4 "$1" ;;
     esac
 }
 
 is_ipv4() {
-    awk -F. '{ ok = NF == 4; for (i = 1; i <= NF; i++) if ($i !~ /^[0-9]+$/ || length($i) > 3 || $i > 255) ok = 0 } END { exit !ok }'
+    case $1 in *[!0-9.]* | *.) return 1 ;; esac
+    old_ifs=$IFS
+    IFS=.
+    # shellcheck disable=SC2086 # splitting is meant
+    set -- $1
+    IFS=$old_ifs
+    [ $# -eq 4 ] || return 1
+    for part; do
+        case $part in '' | 0?* | ????*) return 1 ;; esac
+        [ "$part" -le 255 ] || return 1
+    done
 }
 
 is_ipv6() {
-    awk '{
-        ok = $0 !~ /:::/ && $0 !~ /::.*::/ && $0 !~ /^:[^:]/ && $0 !~ /[^:]:$/ && $0 !~ /\./
-        n = split($0, part, ":"); filled = 0
-        for (i = 1; i <= n; i++) { if (length(part[i]) > 4) ok = 0; if (part[i] != "") filled++ }
-        if ($0 ~ /::/) { if (filled > 7) ok = 0 } else if (filled != 8) ok = 0
-    } END { exit !(ok && NR) }'
+    case $1 in
+        *:::* | *::*::*) return 1 ;;
+        :[!:]* | *[!:]:) return 1 ;;
+        *::*) gap=1 ;;
+        *) gap=0 ;;
+    esac
+    groups=0
+    case $1 in
+        *.*:*) return 1 ;;
+        *.*)
+            is_ipv4 "${1##*:}" || return 1
+            groups=1 # it counts once more below
+            ;;
+    esac
+    old_ifs=$IFS
+    IFS=:
+    # shellcheck disable=SC2086 # splitting is meant
+    set -- $1
+    IFS=$old_ifs
+    for part; do
+        case $part in
+            '') continue ;;
+            *.*) ;;
+            ?????*) return 1 ;;
+        esac
+        groups=$((groups + 1))
+    done
+    if [ "$gap" = 1 ]; then [ "$groups" -le 7 ]; else [ "$groups" -eq 8 ]; fi
 }
 
-# is_known_host TEXT: loopback names, addresses and the configured names, with or without a port.
-is_known_host() {
-    host=$1
-    case $host in
-        '['*']' | '['*']:'*) host=${host#\[}; host=${host%%\]*} ;;
-        *:*:*) return 1 ;;
-        *:*) host=${host%:*} ;;
+# -- answers -----------------------------------------------------------------------------------------------
+
+# head_lines STATUS TYPE LENGTH
+head_lines() {
+    printf 'HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %s\r\n' "$1" "$2" "$3"
+    printf 'Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n'
+    [ "${1%% *}" != 405 ] || printf 'Allow: GET, HEAD\r\n'
+    printf '\r\n'
+}
+
+# fail STATUS CODE WORDS: WORDS hold neither '"' nor '\' nor anything but printable ASCII.
+fail() {
+    body="{\"error\": {\"code\": \"$2\", \"message\": \"$3\"}}"
+    {
+        head_lines "$1" application/json "${#body}"
+        [ "$method" = HEAD ] || printf %s "$body"
+    } 2>/dev/null
+    # What a client still sends when the socket is closed costs it the answer (TCP reset): a little is read.
+    case $method in
+        GET | HEAD | NONE) ;;
+        *) timeout 1 dd bs=4096 count=16 >/dev/null 2>&1 ;;
     esac
-    host=$(printf %s "$host" | tr '[:upper:]' '[:lower:]')
-    case $host in localhost | localhost.) return 0 ;; esac
-    is_address "$host" && return 0
-    for name in ${TSMON_SIDECAR_HOSTS:-}; do
-        [ "$host" = "$(printf %s "$name" | tr '[:upper:]' '[:lower:]')" ] && return 0
+    exit 0
+}
+
+# reply TYPE FILE
+reply() {
+    length=$(wc -c <"$2")
+    head_lines "200 OK" "$1" "$((length))" 2>/dev/null
+    [ "$method" = HEAD ] || timeout "$write_seconds" cat "$2" 2>/dev/null
+    exit 0
+}
+
+# -- the request -------------------------------------------------------------------------------------------
+
+# read_request: the head of the request in $request, bounded in size and time.
+read_request() {
+    request=
+    left=$request_seconds
+    end=$(($(date +%s) + request_seconds))
+    while :; do
+        # Control characters become one that no request may hold (a shell's variable cannot hold NUL).
+        chunk=$(timeout "$left" dd bs=4096 count=1 2>/dev/null | tr '\000-\010\013\014\016-\037\177' '\001'; echo .)
+        chunk=${chunk%.}
+        [ -n "$chunk" ] || fail "408 Request Timeout" timeout "no complete request came in time"
+        request=$request$chunk
+        case $request in *"$nl$nl"* | *"$nl$cr$nl"*) return ;; esac
+        if [ "${#request}" -gt "$request_bytes" ]; then
+            method=LONG
+            fail "431 Request Header Fields Too Large" too_large "the request is too large"
+        fi
+        left=$((end - $(date +%s)))
+        { [ "$left" -gt 0 ] && [ "$left" -le "$request_seconds" ]; } ||
+            fail "408 Request Timeout" timeout "no complete request came in time"
+    done
+}
+
+bad_request() {
+    fail "400 Bad Request" bad_request "$1"
+}
+
+# parse_request: $request into $method, $path, $version, $host, $accept, $origin.
+parse_request() {
+    number=0
+    host=
+    accept=
+    origin=
+    while IFS= read -r line; do
+        line=${line%"$cr"}
+        case $line in *"$cr"* | *["$soh"]*) method=BAD; bad_request "the request holds control characters" ;; esac
+        number=$((number + 1))
+        if [ "$number" -eq 1 ]; then
+            parse_request_line "$line"
+        elif [ -z "$line" ]; then
+            break
+        else
+            parse_header "$line"
+        fi
+    done <<END
+$request
+END
+}
+
+parse_request_line() {
+    case $1 in
+        [A-Z]*' '?*' HTTP/1.'[01]) ;;
+        *) method=BAD; bad_request "this is no HTTP request" ;;
+    esac
+    method=${1%% *}
+    path=${1#* }
+    version=${path##* }
+    path=${path% *}
+}
+
+parse_header() {
+    case $1 in
+        [!:\ \	]*:*) ;;
+        *) bad_request "a header line is malformed" ;;
+    esac
+    name=${1%%:*}
+    case $name in *[\ \	]*) bad_request "a header line is malformed" ;; esac
+    value=${1#*:}
+    case $name in
+        [Oo][Rr][Ii][Gg][Ii][Nn]) origin=yes ;;
+        [Aa][Cc][Cc][Ee][Pp][Tt]) accept=$value ;;
+        [Hh][Oo][Ss][Tt])
+            [ -z "$host" ] || bad_request "there is more than one Host"
+            host=$(printf %s "$value" | tr -d ' \t' | tr '[:upper:]' '[:lower:]')
+            [ -n "$host" ] || bad_request "the Host is empty"
+            ;;
+    esac
+}
+
+# is_known_host TEXT (lower case): a loopback name, an address or a configured name, with a port or without.
+is_known_host() {
+    bare=$1
+    case $bare in
+        *']') ;;
+        *:*) is_port "${bare##*:}" || return 1; bare=${bare%:*} ;;
+    esac
+    case $bare in '['*']') bare=${bare#\[}; bare=${bare%\]} ;; esac
+    [ "$bare" != localhost ] || return 0
+    is_address "$bare" && return 0
+    known=$(printf %s "${TSMON_SIDECAR_HOSTS:-}" | tr ',[:upper:]' ' [:lower:]')
+    for name in $known; do
+        [ "$bare" != "$name" ] || return 0
     done
     return 1
 }
 
-# read_request: request line and headers, at most 16 KiB; the shell reads byte for byte, so that nothing waits
-# for a body. Run in a process of its own that can be ended after $request_seconds.
-read_request() {
-    size=0
-    while IFS= read -r line; do
-        printf '%s\n' "$line"
-        size=$((size + ${#line} + 1))
-        case $line in '' | "$cr") exit 0 ;; esac
-        [ "$size" -le 16384 ] || exit 3
-    done
-    exit 4
+# -- the command line --------------------------------------------------------------------------------------
+
+# cli SECONDS ARGUMENT...: run the CLI, bounded; its words in $work/out and $work/err, its exit code in $code.
+cli() {
+    seconds=$1
+    shift
+    [ -n "$work" ] || work=$(mktemp -d) || fail "502 Bad Gateway" no_space "the sidecar has no room for an answer"
+    [ -z "${TS_SOCKET:-}" ] || set -- "--socket=$TS_SOCKET" "$@"
+    timeout -k 1 "$seconds" "${TAILSCALE_BIN:-tailscale}" "$@" >"$work/out" 2>"$work/err" </dev/null
+    code=$?
+}
+
+# cli_hung: the last call was ended for its time (124 by GNU's timeout, 143 by busybox's, 137 by the second signal).
+cli_hung() {
+    case $code in 124 | 137 | 143) return 0 ;; esac
+    return 1
+}
+
+# cli_failed: the answer to a call that failed.
+cli_failed() {
+    cli_hung && fail "504 Gateway Timeout" cli_timeout "the tailscale command hung: tailscaled does not answer it"
+    case $code in
+        126 | 127) fail "502 Bad Gateway" cli_missing "the tailscale command cannot be run (TAILSCALE_BIN)" ;;
+    esac
+    words=$(cli_words err)
+    [ -n "$words" ] || words=$(cli_words out)
+    fail "502 Bad Gateway" cli_failed "${words:-the tailscale command failed with exit code $code}"
+}
+
+# cli_words FILE: what the CLI said, as the inside of a JSON string, without its chatter.
+cli_words() {
+    sed '/^# /d; /^Warning: client version/d' "$work/$1" | head -c 2000 | tr '\n\t' '  ' | tr -cd '\040-\176' |
+        cut -c1-500 | sed "s/[\\\\]/\//g; s/\"/'/g; s/ *\$//"
+}
+
+# reply_json: what the CLI printed, if it worked and printed JSON.
+reply_json() {
+    [ "$code" -eq 0 ] || cli_failed
+    [ "$(head -c 1 "$work/out")" = '{' ] ||
+        fail "502 Bad Gateway" cli_no_json "the tailscale command printed no JSON: $(cli_words out)"
+    reply application/json "$work/out"
+}
+
+# -- the routes --------------------------------------------------------------------------------------------
+
+status() {
+    cli "$cli_seconds" status --json
+    reply_json
+}
+
+healthz() {
+    cli "$cli_seconds" status --json --peers=false
+    [ "$code" -eq 0 ] || cli_failed
+    printf '{"ok": true}\n' >"$work/out"
+    reply application/json "$work/out"
+}
+
+# whois ADDRESS or ADDRESS:PORT, [ADDRESS]:PORT
+whois() {
+    ip=$1
+    asked_port=1
+    case $1 in
+        '['*']:'*)
+            ip=${1#\[}
+            asked_port=${ip#*\]:}
+            ip=${ip%%\]*}
+            [ "$1" = "[$ip]:$asked_port" ] || ip=
+            ;;
+        *:*:*) ;;
+        *:*)
+            ip=${1%:*}
+            asked_port=${1##*:}
+            ;;
+    esac
+    { is_address "$ip" && is_port "$asked_port"; } ||
+        fail "400 Bad Request" bad_address "whois takes an IPv4 or IPv6 address, with a port or without"
+    case $accept in
+        *application/json*) plain= ;;
+        *text/plain*) plain=yes ;;
+        *) plain= ;;
+    esac
+    if [ -n "$plain" ]; then cli "$cli_seconds" whois "$1"; else cli "$cli_seconds" whois --json "$1"; fi
+    if [ "$code" -eq 1 ] && grep -qi -e 'peer not found' -e 'no match for' "$work/err"; then
+        fail "404 Not Found" not_found "nobody has this address"
+    fi
+    [ -n "$plain" ] && [ "$code" -eq 0 ] && reply 'text/plain; charset=utf-8' "$work/out"
+    reply_json
+}
+
+# ping ADDRESS: through the LocalAPI, since the CLI's own ping has no JSON and calls a relayed answer a failure.
+ping() {
+    is_address "$1" || fail "400 Bad Request" bad_address "ping takes an IPv4 or IPv6 address"
+    cli "$ping_seconds" debug localapi POST "/localapi/v0/ping?ip=$1&type=disco"
+    if cli_hung; then
+        # A node that does not answer and a tailscaled that does not look the same from here.
+        cli 3 status --json --peers=false
+        [ "$code" -eq 0 ] || cli_failed
+        printf '{"IP": "%s", "Err": "timeout"}\n' "$1" >"$work/out"
+    fi
+    reply_json
 }
 
 answer() {
-    work=$(mktemp -d) || exit 1
-    trap 'rm -rf "$work"' EXIT
+    soh=$(printf '\001')
+    work=
+    method=NONE # while none was read
+    trap '[ -z "$work" ] || rm -rf "$work"' EXIT
     trap 'exit 1' HUP INT PIPE TERM
-    timeout "$request_seconds" sh "$0" read | tr -d '\000' >"$work/request"
-    method=GET
-    [ "$(wc -c <"$work/request")" -le 16384 ] || fail "431 Request Header Fields Too Large" too_large "the request is too large"
-    tail -n 1 "$work/request" | grep -q "^$cr\{0,1\}\$" || fail "408 Request Timeout" timeout "no complete request came in time"
-    line=$(head -n 1 "$work/request" | tr -d '\r')
-    case $line in
-        *' '*' HTTP/1.'[01]) ;;
-        *) fail "400 Bad Request" bad_request "this is no HTTP request" ;;
-    esac
-    method=${line%% *}
-    path=${line#* }
-    path=${path% HTTP/1.*}
+    read_request
+    parse_request
     case $method in
         GET | HEAD) ;;
-        *)
-            extra_header=$(printf 'Allow: GET, HEAD\r\n.')
-            extra_header=${extra_header%.}
-            fail "405 Method Not Allowed" method_not_allowed "only GET and HEAD are answered"
-            ;;
+        *) fail "405 Method Not Allowed" method_not_allowed "only GET and HEAD are answered" ;;
     esac
-    header() { sed -n '2,$p' "$work/request" | tr -d '\r' | grep -i "^$1:" | head -n 1 | sed 's/^[^:]*:[[:space:]]*//; s/[[:space:]]*$//'; }
-    sed -n '2,$p' "$work/request" | grep -qi '^origin:' && fail "403 Forbidden" forbidden "requests of web pages are not answered"
-    host=$(header host)
-    [ -n "$host" ] && ! is_known_host "$host" && fail "403 Forbidden" forbidden "this Host is not one of the sidecar's names (TSMON_SIDECAR_HOSTS)"
+    [ -z "$origin" ] || fail "403 Forbidden" forbidden "requests of web pages are not answered"
+    if [ -n "$host" ]; then
+        is_known_host "$host" ||
+            fail "403 Forbidden" forbidden "this Host is none of the sidecar's (TSMON_SIDECAR_HOSTS)"
+    elif [ "$version" = HTTP/1.1 ]; then
+        bad_request "there is no Host"
+    fi
     case $path in
         /status) status ;;
         /healthz) healthz ;;
@@ -169,56 +376,8 @@ answer() {
     esac
 }
 
-status() {
-    cli "$cli_seconds" status --json || cli_failed $?
-    reply "200 OK" "$work/out"
-}
-
-healthz() {
-    cli "$cli_seconds" status --json --peers=false || cli_failed $?
-    echo '{"ok": true}' >"$work/body"
-    reply "200 OK" "$work/body"
-}
-
-whois() {
-    ip=$1
-    case $1 in
-        '['*']:'*) ip=${1#\[}; ip=${ip%%\]*}; suffix=${1##*\]:} ;;
-        *.*:*) ip=${1%:*}; suffix=${1##*:} ;;
-        *) suffix=0 ;;
-    esac
-    is_address "$ip" || fail "400 Bad Request" bad_address "whois takes an IPv4 or IPv6 address, with or without a port"
-    case $suffix in '' | *[!0-9]* | ??????*) fail "400 Bad Request" bad_address "the port is no number" ;; esac
-    case $(header accept) in
-        *text/plain*)
-            content_type='text/plain; charset=utf-8'
-            cli "$cli_seconds" whois "$1" || whois_failed $?
-            ;;
-        *) cli "$cli_seconds" whois --json "$1" || whois_failed $? ;;
-    esac
-    reply "200 OK" "$work/out"
-}
-
-whois_failed() {
-    grep -qi 'peer not found\|no match' "$work/err" && fail "404 Not Found" not_found "nobody has this address"
-    cli_failed "$1"
-}
-
-ping() {
-    is_address "$1" || fail "400 Bad Request" bad_address "ping takes an IPv4 or IPv6 address"
-    cli "$ping_seconds" debug localapi POST "/localapi/v0/ping?ip=$1&type=disco"
-    code=$?
-    case $code in
-        0) ;;
-        124 | 137 | 143) printf '{"IP": "%s", "Err": "timeout"}\n' "$1" >"$work/out" ;;
-        *) cli_failed "$code" ;;
-    esac
-    reply "200 OK" "$work/out"
-}
-
 case ${1:-listen} in
     listen) listen ;;
     answer) answer ;;
-    read) read_request ;;
-    *) echo "usage: tailscale-http-server.sh [listen|answer]" >&2; exit 2 ;;
+    *) die "takes no argument (listen) or: answer" ;;
 esac

@@ -1,39 +1,38 @@
 #!/bin/sh
-# Entry point of the sidecar: the image's own containerboot, and the HTTP proxy beside it.
+# Entry point of the sidecar's container: the image's own containerboot, and the HTTP server beside it.
 #
-# Signals go on to containerboot; the listener is started again whenever it ends; when containerboot ends (it
-# does whenever Tailscale stops) the container ends with its exit code, and the runtime starts it again.
+# Signals go on to containerboot. The server is started again whenever it ends. When containerboot ends, as it does
+# whenever Tailscale stops, the container ends with its exit code and the runtime starts it anew.
 set -u
 
 boot=${TSMON_SIDECAR_BOOT:-/usr/local/bin/containerboot}
 server=${TSMON_SIDECAR_SERVER:-/usr/local/bin/tailscale-http-server.sh}
-pause=${TSMON_SIDECAR_PAUSE:-1}
+pause=${TSMON_SIDECAR_PAUSE:-1} # seconds before the server is started again
+
+keep_listening() {
+    # What answers the network needs no keys.
+    unset TS_AUTHKEY TS_AUTH_KEY TS_CLIENT_ID TS_CLIENT_SECRET TS_ID_TOKEN
+    trap 'kill "$!" 2>/dev/null; exit 0' TERM
+    trap '' HUP INT # the parent says when
+    while :; do
+        sh "$server" &
+        wait "$!"
+        echo "tailscale-start: the HTTP server ended, starting it again" >&2
+        sleep "$pause" &
+        wait "$!"
+    done
+}
 
 "$boot" &
 boot_pid=$!
-
-keep_listening() {
-    listener=
-    trap 'kill "$listener" 2>/dev/null; exit 0' TERM INT
-    while :; do
-        sh "$server" &
-        listener=$!
-        wait "$listener"
-        echo "tailscale-start: the listener ended, starting it again" >&2
-        sleep "$pause"
-    done
-}
+# INT goes on as TERM, which containerboot takes alike: a shell starts what runs beside it with INT ignored.
+trap 'kill -s TERM "$boot_pid" 2>/dev/null' TERM INT
+trap 'kill -s HUP "$boot_pid" 2>/dev/null' HUP
 keep_listening &
 listen_pid=$!
 
-for signal in TERM INT HUP; do
-    # shellcheck disable=SC2064 # expanded now: each trap names its own signal
-    trap "kill -s $signal $boot_pid 2>/dev/null" "$signal"
-done
-
-# A trapped signal ends `wait` early; wait until containerboot is really gone. As process 1 the shell reaps
-# every child that ends meanwhile.
-code=0
+# A trapped signal ends `wait` early: wait until containerboot is really gone. Being process 1 the shell reaps
+# orphans meanwhile.
 while :; do
     wait "$boot_pid"
     code=$?
