@@ -200,7 +200,10 @@ async def test_the_health_status_is_reported_every_hour(tmp_path: Path) -> None:
     [
         (
             Sample("git", "git", "Linux", 1, "100.64.0.2", 12.5),
-            'tailscale_health,hostname=git,node_type=git,os=Linux ip="100.64.0.2",latency_ms=12.5,online=1i 1790000100',
+            (
+                "tailscale_health,hostname=git,node_type=git,os=Linux"
+                ' ip="100.64.0.2",latency_ms=12.5,online=1i 1790000100'
+            ),
         ),
         (
             Sample("mac", "other", "Darwin", 0, "fd7a::1", None),
