@@ -12,26 +12,16 @@ from tsmon import __version__
 from tsmon.access import AUTHORIZED, Access, Whois, add_security_headers
 from tsmon.alerts import ALERT_KINDS, Alert
 from tsmon.answers import (
-    DAY,
     AlertsAnswer,
     CriticalEntry,
     HistoryAnswer,
     LatencyAnswer,
     LogsAnswer,
-    NodeAlerts,
     NodeAnswer,
     NodeDetail,
     Pagination,
     SummaryAnswer,
     UptimeAnswer,
-    alert_answer,
-    alert_order,
-    critical_answer,
-    history_node,
-    node_detail,
-    node_fields,
-    summary_answer,
-    uptime_answer,
 )
 from tsmon.classify import Classifier
 from tsmon.clock import Clock, rfc3339
@@ -50,6 +40,19 @@ from tsmon.logs import (
 )
 from tsmon.monitor import Monitor, Published
 from tsmon.params import BadParameterError, Param, parse_query
+from tsmon.render import (
+    DAY,
+    NodeAlerts,
+    alert_answer,
+    alert_order,
+    critical_answer,
+    history_node,
+    latency_answer,
+    node_detail,
+    node_fields,
+    summary_answer,
+    uptime_answer,
+)
 from tsmon.replies import ApiError, Body, encode, encode_list, errors, reply
 from tsmon.selection import NODE_FILTERS, SORTS, choose_nodes
 from tsmon.source import SourceError
@@ -343,17 +346,7 @@ class Api:
         node = self._find(request.match_info["node"])
         now = self._clock.wall()
         rows = await self._embedded.latency(node.id, now - values["window"], now)
-        means = sorted(row.mean_ms for row in rows if row.mean_ms is not None)
-        answer = LatencyAnswer(
-            hostname=node.hostname,
-            points=[(rfc3339(row.time), _ms(row.mean_ms), row.path) for row in rows],
-            min=_ms(min((row.min_ms for row in rows if row.min_ms is not None), default=None)),
-            avg=_ms(sum(means) / len(means)) if means else None,
-            p95=_ms(means[min(len(means) - 1, int(len(means) * 0.95))]) if means else None,
-            max=_ms(max((row.max_ms for row in rows if row.max_ms is not None), default=None)),
-            loss_percentage=round(100 * sum(row.loss for row in rows) / len(rows), 2) if rows else None,
-        )
-        return await reply(request, Body(encode(answer)))
+        return await reply(request, Body(encode(latency_answer(node.hostname, rows))))
 
     async def whois(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         text = request.match_info["ip"]
@@ -508,10 +501,6 @@ def _page(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
     limit = values["limit"]
     end = None if limit is None else values["offset"] + limit
     return nodes[values["offset"] : end]
-
-
-def _ms(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 async def _off_loop(size: int, make: Callable[[], bytes]) -> bytes:

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from tsmon.answers import WINDOWS, Figures
 from tsmon.clock import Clock
+from tsmon.render import WINDOWS, Figures
 from tsmon.uptime import Bars, Outage, Uptime
 
 FRESH = 30.0

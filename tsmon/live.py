@@ -8,9 +8,10 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from tsmon.alerts import Alert
-from tsmon.answers import NodeAlerts, NodeAnswer, SummaryAnswer, alert_answer, event_answer, node_fields
+from tsmon.answers import NodeAnswer, SummaryAnswer
 from tsmon.logs import events_after
 from tsmon.monitor import Published
+from tsmon.render import NodeAlerts, alert_answer, event_answer, node_fields
 from tsmon.replies import ApiError, encode
 from tsmon.state import Event, View
 from tsmon.store import Store

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from tsmon.alerts import Alert
-from tsmon.answers import EventAnswer, SeverityCounts, event_answer
+from tsmon.answers import EventAnswer, SeverityCounts
+from tsmon.render import event_answer
 from tsmon.state import Event
 from tsmon.store import Store, read_events
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from tsmon.answers import NO_FIGURES, Figures
 from tsmon.params import Param
+from tsmon.render import NO_FIGURES, Figures
 from tsmon.state import Node, View
 
 SORTS = tuple(
