@@ -1,7 +1,6 @@
 """Who may read: auth, Host check and security headers, as middleware."""
 
 import base64
-import binascii
 import hmac
 import ipaddress
 import time
@@ -75,7 +74,8 @@ class Access:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path in OPEN_PATHS:
+            path = self._below_prefix(request.path)
+            if path in OPEN_PATHS:
                 return await handler(request)
             if not self.is_known_host(request.headers.get(hdrs.HOST, "")):
                 return error_response(
@@ -85,11 +85,16 @@ class Access:
                 )
             refused = await self._refusal(request)
             request[AUTHORIZED] = refused is None
-            if refused is not None and request.path not in _STATUS_ONLY:
+            if refused is not None and path not in _STATUS_ONLY:
                 return refused
             return await handler(request)
 
         return guard
+
+    def _below_prefix(self, path: str) -> str:
+        """The path as the routes name it, without the path prefix of `public_url`."""
+        prefix = self._settings.path_prefix
+        return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
 
     def is_known_host(self, header: str) -> bool:
         """Loopback names, the monitor's own names and addresses, `public_url`'s host and `allowed_hosts`: a
@@ -130,12 +135,12 @@ class Access:
             address = ipaddress.ip_address(remote or "")
         except ValueError:
             return False
-        networks: Iterable[Any] = self._trusted
+        address = getattr(address, "ipv4_mapped", None) or address
         if address.is_loopback and self._view().tun is False:
             # A userspace tailscaled hands the tailnet's connections to 127.0.0.1: no proof of anything.
             return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in networks)
+        networks: Iterable[Any] = self._trusted
+        return any(address in network for network in networks)
 
     def _has_token(self, header: str) -> bool:
         token = self._settings.auth.token
@@ -145,11 +150,13 @@ class Access:
         if scheme.casefold() == "basic":
             try:
                 value = base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 return False
         elif scheme.casefold() != "bearer":
             return False
-        return hmac.compare_digest(value.strip().encode(), token.reveal().encode())
+        # A header's bytes that are no UTF-8 arrive as surrogates.
+        given = value.strip().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, token.reveal().encode())
 
     async def _is_member(self, request: web.Request) -> bool:
         """Who is calling is asked from the source by `ip:port`; only its JSON answers count."""

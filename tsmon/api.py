@@ -3,14 +3,13 @@
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 
-from tsmon import __version__
+from tsmon import __version__, queries
 from tsmon.access import AUTHORIZED, Access, Whois, add_security_headers
-from tsmon.alerts import ALERT_KINDS, Alert
+from tsmon.alerts import Alert
 from tsmon.answers import (
     AlertsAnswer,
     CriticalEntry,
@@ -23,25 +22,20 @@ from tsmon.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
+from tsmon.assets import Assets
 from tsmon.classify import Classifier
 from tsmon.clock import Clock, rfc3339
 from tsmon.config import Settings
+from tsmon.exports import send_log, wanted_export
 from tsmon.figures import FigureCache, History
 from tsmon.history import EmbeddedHistory
 from tsmon.live import Live
-from tsmon.logs import (
-    EventFilter,
-    all_events,
-    answers,
-    csv_text,
-    ndjson_lines,
-    page_of_events,
-    resolved_alerts,
-)
+from tsmon.logs import EventFilter, answers, page_of_events, resolved_alerts
 from tsmon.monitor import Monitor, Published
 from tsmon.params import BadParameterError, Param, parse_query
 from tsmon.render import (
     DAY,
+    Figures,
     NodeAlerts,
     alert_answer,
     alert_order,
@@ -53,19 +47,19 @@ from tsmon.render import (
     summary_answer,
     uptime_answer,
 )
-from tsmon.replies import ApiError, Body, encode, encode_list, errors, reply
-from tsmon.selection import NODE_FILTERS, SORTS, choose_nodes
+from tsmon.replies import ApiError, Bodies, Body, encode, encode_list, errors, note_begun, reply
+from tsmon.selection import choose_nodes
 from tsmon.source import SourceError
-from tsmon.state import EVENT_TYPES, Node, View
+from tsmon.state import Node, View
 from tsmon.store import Store
+from tsmon.uptime import Uptime
 
-WEB = Path(__file__).parent / "web"
+T = TypeVar("T")
 _MANY = 500
-_PAGE = (
-    Param("limit", "int", "how many nodes at most", least=1, most=10_000),
-    Param("offset", "int", "how many nodes to skip", 0, least=0, most=1_000_000),
-)
-_NODE_NAMES = NodeAnswer.__struct_fields__
+"""From this many nodes on an answer is made in a thread."""
+_VERSION_SECONDS = 600.0
+_LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "before")
+_NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
 
 class Route(NamedTuple):
@@ -115,11 +109,14 @@ class Api:
         self._demo = demo
         self._keys = Classifier(settings).critical_keys
         self.figures = FigureCache(history, clock)
-        self.live = Live(store, self._summary_of, self._alerts)
+        self.live = Live(store, lambda: monitor.view, self._alerts, self._summary)
         self.access = Access(settings, lambda: monitor.view, whois)
-        self._bodies: dict[tuple[Any, ...], Body] = {}
-        self._bodies_of: tuple[int, int] = (0, 0)
-        self._files: dict[tuple[str, str, int], Body] = {}
+        self._bodies = Bodies()
+        self._bars = Bodies()
+        self._assets = Assets()
+        self._steps = 0
+        self._changes = 0
+        self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
         self._versions: dict[str, tuple[float, str | None]] = {}
         monitor.subscribe(self._published)
 
@@ -128,38 +125,27 @@ class Api:
         self.settings = settings
         self._keys = Classifier(settings).critical_keys
         self.access.apply(settings)
-        self._bodies.clear()
+        self._steps += 1
 
     def routes(self) -> list[Route]:
         """The route table."""
         base = "/health-monitoring"
         return [
             Route(f"{base}/summary", self.summary, "The tailnet in one look", SummaryAnswer),
-            Route(
-                f"{base}/nodes",
-                self.nodes,
-                "The nodes",
-                list[NodeAnswer],
-                (*NODE_FILTERS, *_NODE_LIST, *_PAGE),
-            ),
+            Route(f"{base}/nodes", self.nodes, "The nodes", list[NodeAnswer], queries.NODES),
             Route(f"{base}/nodes/{{node}}", self.node, "One node", NodeDetail),
             Route(f"{base}/critical", self.critical, "The critical roles", dict[str, CriticalEntry]),
-            Route(f"{base}/alerts", self.alerts, "The alerts", AlertsAnswer, _ALERT_PARAMS),
-            Route(f"{base}/logs", self.logs, "The event log, newest first", LogsAnswer, _LOG_PARAMS),
-            Route(f"{base}/uptime/{{node}}", self.uptime, "Uptime of one node", UptimeAnswer, _UPTIME_PARAMS),
-            Route(
-                f"{base}/history",
-                self.history,
-                "State bars of the nodes",
-                HistoryAnswer,
-                (*_HISTORY_PARAMS, *NODE_FILTERS, *_HISTORY_LIST, *_PAGE),
-            ),
-            Route(f"{base}/latency/{{node}}", self.latency, "Latency of one node", LatencyAnswer, _WINDOW),
-            Route(f"{base}/whois/{{ip}}", self.whois, "Who an address of the tailnet is", dict[str, Any]),
+            Route(f"{base}/alerts", self.alerts, "The alerts", AlertsAnswer, queries.ALERTS),
+            Route(f"{base}/logs", self.logs, "The event log, newest first", LogsAnswer, queries.LOGS),
+            Route(f"{base}/uptime/{{node}}", self.uptime, "Uptime of a node", UptimeAnswer, queries.UPTIME),
+            Route(f"{base}/history", self.history, "State bars", HistoryAnswer, queries.HISTORY),
+            Route(f"{base}/latency/{{node}}", self.latency, "Latency", LatencyAnswer, queries.LATENCY),
+            Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any]),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str),
             Route("/healthz", self.healthz, "Liveness", dict[str, str]),
             Route("/readyz", self.readyz, "Readiness", dict[str, Any]),
             Route("/vpn", self.dashboard, "The dashboard", str),
+            Route("/web/{name}", self.asset, "The dashboard's files", bytes),
             Route("/", self.root, "Redirects to the dashboard", str),
         ]
 
@@ -167,50 +153,63 @@ class Api:
         """The aiohttp application with every route; `further` ones come from other rooms."""
         app = web.Application(middlewares=[errors, self.access.middleware])
         app.on_response_prepare.append(add_security_headers)
+        app.on_response_prepare.append(note_begun)
         app.on_shutdown.append(self.live.close)
-        prefix = self.settings.path_prefix
         for route in (*self.routes(), *further):
-            for path in {route.path, prefix + route.path}:
-                app.router.add_get(path, self._checked(route))
-        for path in {"", prefix}:
-            app.router.add_get(path + "/web/{name}", self._asset)
+            handle = self._checked(route)
+            app.router.add_get(route.path, handle)
+            app.router.add_get("/{below:.+}" + route.path, handle)
+        app.router.add_get("/{below:.+}", self._bare_prefix)
         return app
 
     def _checked(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The handler of a route: below no prefix, or the one of `public_url`, which a reload may change."""
+
         async def handle(request: web.Request) -> web.StreamResponse:
-            values = {} if route.path in ("/vpn", "/") else parse_query(request.query, route.params)
+            below = request.match_info.get("below")
+            if below is not None and f"/{below}" != self.settings.path_prefix:
+                raise _nothing_at(request)
+            free = route.path in ("/vpn", "/") or route.path.startswith("/web/")
+            values = {} if free else parse_query(request.query, route.params)
             return await route.handler(request, values)
 
         return handle
 
+    async def _bare_prefix(self, request: web.Request) -> web.StreamResponse:
+        """The path prefix without its slash leads to the dashboard too."""
+        below = request.match_info["below"]
+        if f"/{below}" != self.settings.path_prefix:
+            raise _nothing_at(request)
+        return _redirect(f"{below.rpartition('/')[2]}/vpn")
+
     # -- the mission's five ----------------------------------------------------------------------------
 
     async def summary(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        return await reply(request, Body(encode(self._summary_of(self._monitor.view))))
+        return await reply(request, Body(encode(self._summary())))
 
     async def nodes(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         figures = await self.figures.get()
-        view = self._monitor.view
-        key = ("nodes", *values.values())
-        body = self._cached(key, view)
-        if body is None:
-            chosen = choose_nodes(view, values, figures)
-            page = _page(chosen, values)
-            alerts = NodeAlerts(self._alerts())
+        view, alerts = self._monitor.view, self._alerts()
 
-            def make() -> bytes:
-                rows = [node_fields(node, view, alerts, figures) for node in page]
-                if values["fields"]:
-                    return encode_list([{name: row[name] for name in values["fields"]} for row in rows])
-                return encode_list([NodeAnswer(**row) for row in rows])
+        async def make() -> Body:
+            return await _off_loop(len(view.nodes), lambda: nodes_body(view, alerts, figures, values))
 
-            body = self._keep(key, Body(await _off_loop(len(page), make), total=len(chosen)), view)
+        body = await self._bodies.get(("nodes", *values.values()), self._made_of(), make)
         return await reply(request, body, {"X-Total-Count": str(body.total)})
 
     async def critical(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         figures = await self.figures.get()
-        answer = critical_answer(self._monitor.view, self._keys, NodeAlerts(self._alerts()), figures)
-        return await reply(request, Body(encode(answer)))
+        view, alerts, keys = self._monitor.view, self._alerts(), self._keys
+
+        def entries() -> Body:
+            answer = critical_answer(view, keys, NodeAlerts(alerts), figures)
+            members = [encode(key) + b":" + _encode_entry(entry) for key, entry in answer.items()]
+            return Body(b"{" + b",".join(members) + b"}")
+
+        async def make() -> Body:
+            return await _off_loop(len(view.nodes), entries)
+
+        return await reply(request, await self._bodies.get("critical", self._made_of(), make))
 
     async def alerts(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         wanted = values["state"]
@@ -240,15 +239,13 @@ class Api:
             q=values["q"],
             before=values["before"],
         )
-        accept = request.headers.get("Accept", "")
-        if "text/csv" in accept:
-            return await self._export(request, chosen, "text/csv")
-        if "application/x-ndjson" in accept:
-            return await self._export(request, chosen, "application/x-ndjson")
+        kind = wanted_export(request)
+        if kind is not None:
+            return await send_log(request, self._store, chosen, kind)
         page, per_page = values["page"], values["per_page"]
         events, total, summary = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
         pages = -(-total // per_page)
-        filters = {name: values[name] for name in _FILTER_NAMES} | {
+        filters = {name: values[name] for name in _LOG_FILTERS} | {
             name: rfc3339(values[name]) for name in ("since", "until")
         }
         answer = LogsAnswer(
@@ -257,28 +254,7 @@ class Api:
             filters=filters,
             summary=summary,
         )
-        return await reply(request, Body(encode(answer)))
-
-    async def _export(self, request: web.Request, chosen: EventFilter, kind: str) -> web.StreamResponse:
-        """The whole filtered log, streamed."""
-        ending = "csv" if kind == "text/csv" else "ndjson"
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": f"{kind}; charset=utf-8",
-                "Content-Disposition": f'attachment; filename="tsmon-log.{ending}"',
-                "Cache-Control": "no-cache",
-            }
-        )
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        if kind == "text/csv":
-            await response.write(csv_text((), header=True).encode())
-        async for events in all_events(self._store, chosen):
-            data = csv_text(events, header=False).encode() if kind == "text/csv" else ndjson_lines(events)
-            await response.write(data)
-        await response.write_eof()
-        return response
+        return await reply(request, Body(encode(answer)), {"Vary": "Accept, Accept-Encoding"})
 
     # -- beyond the mission ----------------------------------------------------------------------------
 
@@ -304,7 +280,7 @@ class Api:
             pass
         if len(self._versions) > 10_000:
             self._versions.clear()
-        self._versions[node.id] = (now + 600.0, version)
+        self._versions[node.id] = (now + _VERSION_SECONDS, version)
         return version
 
     async def uptime(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
@@ -314,32 +290,40 @@ class Api:
         self._within_retention(now - start, "hours")
         found = await self._history.uptime(start, now, {node.id})
         outages = await self._history.outages(node.id, start, now)
+        uptime = found.get(node.id, _NOT_RECORDED)
         answer = uptime_answer(
-            node.hostname, values["hours"], found[node.id], outages, now=now, kind=self._history.kind
+            node.hostname, values["hours"], uptime, outages, now=now, kind=self._history.kind
         )
         return await reply(request, Body(encode(answer)))
 
     async def history(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
         figures = await self.figures.get()
+
+        async def make() -> Body:
+            return await self._history_body(values, figures)
+
+        made_of = (self.figures.version, self._changes)
+        body = await self._bars.get(tuple(values.values()), made_of, make)
+        return await reply(request, body, {"X-Total-Count": str(body.total)})
+
+    async def _history_body(self, values: dict[str, Any], figures: Figures) -> Body:
         view = self._monitor.view
-        chosen = choose_nodes(view, values, figures)
+        chosen = await _off_loop(len(view.nodes), lambda: choose_nodes(view, values, figures))
         page = _page(chosen, values)
         now = self._clock.wall()
         start, count = now - values["window"], values["buckets"]
         bounds = [start + values["window"] * n / count for n in range(count + 1)]
         everyone = len(page) == len(view.nodes)
         found = await self._history.bars(bounds, None if everyone else {node.id for node in page})
+        times = [rfc3339(bound) for bound in bounds]
+        head = encode(HistoryAnswer(times[0], times[-1], count, times, self._history.kind, []))
 
-        def make() -> bytes:
-            head = HistoryAnswer(
-                rfc3339(start), rfc3339(now), count, [rfc3339(b) for b in bounds], self._history.kind, []
-            )
+        def make() -> Body:
             rows = encode_list([history_node(node, found[node.id]) for node in page if node.id in found])
-            return encode(head)[:-3] + rows + b"}"
+            return Body(head.removesuffix(b"[]}") + rows + b"}", total=len(chosen))
 
-        headers = {"X-Total-Count": str(len(chosen))}
-        return await reply(request, Body(await _off_loop(len(page), make)), headers)
+        return await _off_loop(len(page), make)
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
@@ -351,10 +335,13 @@ class Api:
     async def whois(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         text = request.match_info["ip"]
         try:
-            address = str(ipaddress.ip_address(text))
+            address = ipaddress.ip_address(text)
         except ValueError:
-            raise BadParameterError("ip takes an IPv4 or IPv6 address") from None
-        answer = await self._whois(address)
+            address = None
+        # A zone ("fe80::1%x") may hold any text, and no address of a tailnet has one.
+        if address is None or "%" in text:
+            raise BadParameterError("ip takes an IPv4 or IPv6 address")
+        answer = await self._whois(str(address))
         if answer is None:
             raise ApiError(404, "not_found", f"nobody in the tailnet has the address {address}")
         return await reply(request, Body(encode(answer)))
@@ -362,7 +349,7 @@ class Api:
     async def stream(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         if request.method == "HEAD":
             return web.Response(content_type="text/event-stream")
-        return await self.live.stream(request, self._monitor.view)
+        return await self.live.stream(request)
 
     async def healthz(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         stuck = self._stuck_loop()
@@ -386,35 +373,45 @@ class Api:
     async def dashboard(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await self._file(request, "vpn.html")
 
-    async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        # Relative, so that it holds below any path prefix.
-        return web.Response(status=302, headers={"Location": "vpn", "Cache-Control": "no-cache"})
-
-    async def _asset(self, request: web.Request) -> web.StreamResponse:
+    async def asset(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await self._file(request, request.match_info["name"])
 
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
-        kind = _FILE_TYPES.get(Path(name).suffix)
-        path = WEB / name
-        if kind is None or path.name != name or not path.is_file():
-            raise ApiError(404, "not_found", f"there is nothing at {request.path[:200]}")
-        key = ("file", name, path.stat().st_mtime_ns)
-        if key not in self._files:
-            self._files[key] = Body(path.read_bytes(), kind)
-        return await reply(request, self._files[key])
+        body = self._assets.get(name)
+        if body is None:
+            raise _nothing_at(request)
+        return await reply(request, body)
+
+    async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        # Relative, so that it holds below any path prefix.
+        return _redirect("vpn")
 
     # -- helpers ---------------------------------------------------------------------------------------
 
     def _alerts(self) -> list[Alert]:
         return list(self._monitor.alerts.values())
 
-    def _summary_of(self, view: View) -> SummaryAnswer:
-        return summary_answer(
-            view, self._alerts(), source=self._source_name(), version=__version__, demo=self._demo
-        )
+    def _made_of(self) -> tuple[int, ...]:
+        """What the answers about the present are made of: when it changes they are made anew."""
+        return self._monitor.view.version, self._steps, self.figures.version
+
+    def _summary(self) -> SummaryAnswer:
+        made_of = self._made_of()
+        if self._told is None or self._told[0] != made_of:
+            answer = summary_answer(
+                self._monitor.view,
+                self._alerts(),
+                source=self._source_name(),
+                version=__version__,
+                demo=self._demo,
+            )
+            self._told = made_of, answer
+        return self._told[1]
 
     def _published(self, published: Published) -> None:
+        self._steps += 1
         if any(event.event_type != "health_check" for event in published.events):
+            self._changes += 1
             self.figures.expire()
         self.live.publish(published)
 
@@ -437,64 +434,21 @@ class Api:
                 f"{name} takes more than nothing and at most the retention ({days:g} days)"
             )
 
-    def _cached(self, key: tuple[Any, ...], view: View) -> Body | None:
-        return self._bodies.get(key) if self._bodies_of == (view.version, self.figures.version) else None
 
-    def _keep(self, key: tuple[Any, ...], body: Body, view: View) -> Body:
-        """Keep a body until the view or the figures change; only a few kinds of question are kept."""
-        if self._bodies_of != (view.version, self.figures.version) or len(self._bodies) >= 16:
-            self._bodies = {}
-            self._bodies_of = (view.version, self.figures.version)
-        self._bodies[key] = body
-        return body
+def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: dict[str, Any]) -> Body:
+    """The nodes that the parameters of /nodes choose."""
+    chosen = choose_nodes(view, values, figures)
+    of_nodes = NodeAlerts(alerts)
+    rows = (node_fields(node, view, of_nodes, figures) for node in _page(chosen, values))
+    names = values["fields"]
+    shown: list[Any] = [{n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows]
+    return Body(encode_list(shown), total=len(chosen))
 
 
-_FILE_TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".webmanifest": "application/manifest+json",
-}
-_NODE_LIST = (
-    Param("project_only", "bool", "the critical nodes only", True),
-    Param("sort", "choice", "the order; - reverses", "", choices=SORTS),
-    Param("fields", "names", "the fields to keep", (), choices=_NODE_NAMES),
-)
-_HISTORY_LIST = (
-    Param("project_only", "bool", "the critical nodes only", False),
-    Param("sort", "choice", "the order; - reverses", "", choices=SORTS),
-)
-_ALERT_PARAMS = (
-    Param("state", "choice", "which alerts", "firing", choices=("firing", "pending", "resolved", "all")),
-    Param("severity", "choice", "only this severity", "", choices=("warning", "critical", "")),
-    Param("kind", "choice", "only this kind", "", choices=(*ALERT_KINDS, "")),
-    Param("hostname", "text", "only of this node", ""),
-    Param("limit", "int", "how many at most", 1000, least=1, most=10_000),
-    Param("offset", "int", "how many to skip", 0, least=0, most=1_000_000),
-)
-_LOG_PARAMS = (
-    Param("page", "int", "which page, from 1", 1, least=1, most=1_000_000),
-    Param("severity", "choice", "only this severity", "", choices=("", "ok", "warning", "critical")),
-    Param("event_type", "choice", "only this type", "", choices=("", "all", *EVENT_TYPES)),
-    Param("hostname", "text", "only of this node", ""),
-    Param("node_id", "text", "only of this node", ""),
-    Param("since", "time", "only what happened then or later"),
-    Param("until", "time", "only what happened until then"),
-    Param("q", "text", "only with this text in message or hostname", ""),
-    Param("before", "int", "only events with a smaller id", least=1, most=10**18 - 1),
-    Param("per_page", "int", "entries a page", 20, least=1, most=200),
-)
-_FILTER_NAMES = ("severity", "event_type", "hostname", "node_id", "q", "before")
-_UPTIME_PARAMS = (
-    Param("hours", "int", "the window in hours, up to the retention", 24, least=1, most=100_000),
-)
-_WINDOW = (Param("window", "duration", "how far back, up to the retention", DAY),)
-_HISTORY_PARAMS = (
-    *_WINDOW,
-    Param("buckets", "int", "how many bars", 48, least=1, most=400),
-)
+def _encode_entry(entry: CriticalEntry) -> bytes:
+    """In slices, should everybody be critical."""
+    head = CriticalEntry(entry.status, entry.online, entry.total, [])
+    return encode(head).removesuffix(b"[]}") + encode_list(entry.nodes) + b"}"
 
 
 def _page(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
@@ -503,5 +457,13 @@ def _page(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
     return nodes[values["offset"] : end]
 
 
-async def _off_loop(size: int, make: Callable[[], bytes]) -> bytes:
+def _nothing_at(request: web.Request) -> ApiError:
+    return ApiError(404, "not_found", f"there is nothing at {request.path[:200]}")
+
+
+def _redirect(location: str) -> web.Response:
+    return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-cache"})
+
+
+async def _off_loop(size: int, make: Callable[[], T]) -> T:
     return make() if size < _MANY else await asyncio.to_thread(make)

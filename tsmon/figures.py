@@ -3,16 +3,26 @@
 import asyncio
 from typing import Protocol
 
+import structlog
+
 from tsmon.clock import Clock
 from tsmon.render import WINDOWS, Figures
+from tsmon.store import StoreError
 from tsmon.uptime import Bars, Outage, Uptime
+
+log = structlog.get_logger(__name__)
 
 FRESH = 30.0
 """Seconds for which figures serve unless a node's state changed: uptime over a day moves by 0.03 % in it."""
+_RETRY = 5.0
+"""Seconds after which a history that could not be read is asked again."""
+_SHARE = 10.0
+"""However often nodes change, at most a tenth of the time goes into figures."""
 
 
 class History(Protocol):
-    """Where uptime and bars come from: the embedded store, or InfluxDB."""
+    """Where uptime and bars come from: the embedded store, or InfluxDB. Raises StoreError when it cannot be
+    read."""
 
     @property
     def kind(self) -> str:
@@ -34,24 +44,43 @@ class FigureCache:
         self._history = history
         self._clock = clock
         self._figures: Figures = {}
-        self._made = float("-inf")
+        self._fresh_until = float("-inf")
+        self._earliest = float("-inf")
+        self._failed = False
+        self._changes = 0
         self._lock = asyncio.Lock()
         self.version = 0
         """Grows with every computation."""
 
     def expire(self) -> None:
-        """A node changed: the next caller gets new figures."""
-        self._made = float("-inf")
+        """A node changed: the next caller gets new figures, as soon as they may be made again."""
+        self._changes += 1
+        self._fresh_until = min(self._fresh_until, self._earliest)
 
     async def get(self) -> Figures:
-        """Raises StoreError when the history cannot be read."""
+        """The figures; none (every figure null) while the history cannot be read: the states
+        are known without it."""
         async with self._lock:
-            if self._clock.mono() - self._made >= FRESH:
-                made = self._clock.mono()
-                self._figures = await self._compute()
-                self._made = made
-                self.version += 1
+            if self._clock.mono() >= self._fresh_until:
+                await self._renew()
             return self._figures
+
+    async def _renew(self) -> None:
+        begun, changes = self._clock.mono(), self._changes
+        try:
+            self._figures = await self._compute()
+        except StoreError as error:
+            if not self._failed:
+                log.error("figures_failing", error=str(error))
+            self._figures, self._failed = {}, True
+            self._fresh_until = self._earliest = begun + _RETRY
+        else:
+            if self._failed:
+                log.info("figures_recovered")
+            self._failed = False
+            self._earliest = begun + min(FRESH, _SHARE * (self._clock.mono() - begun))
+            self._fresh_until = begun + FRESH if changes == self._changes else self._earliest
+        self.version += 1
 
     async def _compute(self) -> Figures:
         now = self._clock.wall()

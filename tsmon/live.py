@@ -1,30 +1,38 @@
 """The SSE stream: every view, event and alert as it happens; `Last-Event-ID` resumes from the store."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import structlog
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from tsmon.alerts import Alert
 from tsmon.answers import NodeAnswer, SummaryAnswer
-from tsmon.logs import events_after
+from tsmon.logs import alerts_of, events_after
 from tsmon.monitor import Published
 from tsmon.render import NodeAlerts, alert_answer, event_answer, node_fields
 from tsmon.replies import ApiError, encode
 from tsmon.state import Event, View
-from tsmon.store import Store
+from tsmon.store import Store, StoreError
+
+log = structlog.get_logger(__name__)
 
 MOST_CLIENTS = 1000
 _QUEUE = 256
-_RESUME = 1000
-"""Events that a client may have missed and still gets; beyond that it reads the log."""
+_AT_ONCE = 100
+"""More news of one step than this is not encoded for the queues: every client reads it from the store."""
+_CHUNK = 100
 _PING = 15.0
+_SEND_TIMEOUT = 30.0
+_RETRY_MS = 2000
+_BEHIND = "behind"
 
 
 class Message(NamedTuple):
     kind: str
+    """`snapshot`, `event`, `alert`; `behind` is for the client's task: read what follows `id`."""
     data: str
     id: str | None
 
@@ -33,12 +41,18 @@ class Live:
     """Fans what the monitor publishes out to the clients; a slow one is dropped, reconnects and resumes."""
 
     def __init__(
-        self, store: Store, summary: Callable[[View], SummaryAnswer], alerts: Callable[[], list[Alert]]
+        self,
+        store: Store,
+        view: Callable[[], View],
+        alerts: Callable[[], Iterable[Alert]],
+        summary: Callable[[], SummaryAnswer],
     ) -> None:
         self._store = store
-        self._summary = summary
+        self._view = view
         self._alerts = alerts
+        self._summary = summary
         self._clients: set[asyncio.Queue[Message | None]] = set()
+        self._closed = False
 
     @property
     def clients(self) -> int:
@@ -46,87 +60,109 @@ class Live:
 
     def publish(self, published: Published) -> None:
         """A listener of the monitor: encodes once, whatever the number of clients."""
-        view = published.view
         if not self._clients:
             return
-        messages = [self._event_message(event, view) for event in published.events]
-        messages += self._alert_messages(published)
-        messages.append(self._snapshot_message(view))
+        messages = self._news(published)
         for queue in list(self._clients):
-            self._offer(queue, messages)
+            if queue.qsize() + len(messages) > _QUEUE:
+                self._drop(queue)
+            else:
+                for message in messages:
+                    queue.put_nowait(message)
 
-    def _offer(self, queue: asyncio.Queue[Message | None], messages: list[Message]) -> None:
-        if queue.qsize() + len(messages) >= _QUEUE:
-            self._clients.discard(queue)
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(None)
-            return
-        for message in messages:
-            queue.put_nowait(message)
+    def _drop(self, queue: asyncio.Queue[Message | None]) -> None:
+        """End a client's stream now."""
+        self._clients.discard(queue)
+        while not queue.empty():
+            queue.get_nowait()
+        queue.put_nowait(None)
 
-    def _snapshot_message(self, view: View) -> Message:
-        data = {"version": view.version, "summary": self._summary(view)}
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _news(self, published: Published) -> list[Message]:
+        events = published.events
+        alerts = {str(alert.id): alert for alert in published.alerts}
+        if len(events) + len(alerts) <= _AT_ONCE:
+            messages = self._messages(events, alerts)
+        else:
+            messages = [Message(_BEHIND, "", str(events[0].id - 1))] if events else []
+        return [*messages, self._snapshot_message()]
+
+    def _messages(self, events: Sequence[Event], alerts: Mapping[str, Alert]) -> list[Message]:
+        """Each event, behind it the alert that it tells of; then the alerts without an event."""
+        view = self._view()
+        of_nodes = NodeAlerts(self._alerts())
+        rest = {id_: alert for id_, alert in alerts.items() if alert.state != "pending"}
+        messages = []
+        for event in events:
+            id_ = str(event.id)
+            answer = {"event": event_answer(event), "node": _node_of(event, view, of_nodes)}
+            messages.append(Message("event", encode(answer).decode(), id_))
+            alert = rest.pop(str(event.details.get("alert_id")), None)
+            if alert is not None:
+                messages.append(_alert_message(alert, view, id_))
+        return [*messages, *(_alert_message(alert, view, None) for alert in rest.values())]
+
+    def _snapshot_message(self) -> Message:
+        data = {"version": self._view().version, "summary": self._summary()}
         return Message("snapshot", encode(data).decode(), None)
 
-    def _event_message(self, event: Event, view: View) -> Message:
-        answer = {"event": event_answer(event), "node": self._node(event, view)}
-        return Message("event", encode(answer).decode(), str(event.id))
+    # -- one client ------------------------------------------------------------------------------------
 
-    def _node(self, event: Event, view: View) -> NodeAnswer | None:
-        node = view.nodes.get(event.node_id or "")
-        if node is None:
-            return None
-        return NodeAnswer(**node_fields(node, view, NodeAlerts(self._alerts()), {}))
-
-    def _alert_messages(self, published: Published) -> list[Message]:
-        by_alert = {event.details.get("alert_id"): str(event.id) for event in published.events}
-        return [
-            Message(
-                "alert", encode(alert_answer(alert, published.view.now)).decode(), by_alert.get(str(alert.id))
-            )
-            for alert in published.alerts
-            if alert.state != "pending"
-        ]
-
-    async def stream(self, request: web.Request, view: View) -> web.StreamResponse:
+    async def stream(self, request: web.Request) -> web.StreamResponse:
         """One client, until it goes or tsmon stops."""
+        if self._closed:
+            raise ApiError(503, "stopping", "tsmon is being stopped")
         if len(self._clients) >= MOST_CLIENTS:
             raise ApiError(503, "too_many_clients", f"{MOST_CLIENTS} streams are open already; poll instead")
         last_id = _last_event_id(request)
         queue: asyncio.Queue[Message | None] = asyncio.Queue()
         self._clients.add(queue)
         try:
-            async with sse_response(request, ping_interval=_PING, send_timeout=30) as response:
-                await response.send(*_parts(self._snapshot_message(view)), retry=2000)
-                sent = await self._resume(last_id, response, view)
+            async with sse_response(request, ping_interval=_PING, send_timeout=_SEND_TIMEOUT) as response:
+                await _send(response, self._snapshot_message(), retry=_RETRY_MS)
+                sent = 0 if last_id is None else await self._catch_up(last_id, response)
                 while (message := await queue.get()) is not None:
-                    if message.id is None or int(message.id) > sent or message.kind == "alert":
-                        await response.send(*_parts(message))
-        except (ConnectionError, TimeoutError):
-            pass
+                    if message.kind == _BEHIND:
+                        behind = max(sent, int(message.id or 0))
+                        sent = max(sent, await self._catch_up(behind, response))
+                    elif message.id is None or int(message.id) > sent:
+                        await _send(response, message)
+                return response
         finally:
             self._clients.discard(queue)
-        return response
 
-    async def _resume(self, last_id: int | None, response: EventSourceResponse, view: View) -> int:
-        """What was stored after `last_id`; returns the id of the last event sent."""
-        if last_id is None:
-            return 0
-        for event in await events_after(self._store, last_id, _RESUME):
-            await response.send(*_parts(self._event_message(event, view)))
-            last_id = event.id
-        return last_id
+    async def _catch_up(self, after: int, response: EventSourceResponse) -> int:
+        """Send what is stored after the event `after`. Returns the last id sent, 0 when nothing was there:
+        ids begin anew with a new database, and live events must not be held back."""
+        sent = 0
+        try:
+            while events := await events_after(self._store, after, _CHUNK):
+                for message in self._messages(events, await alerts_of(self._store, events)):
+                    await _send(response, message)
+                sent = after = events[-1].id
+        except StoreError as error:
+            log.warning("stream_not_resumed", error=str(error))
+        return sent
 
     async def close(self, _: web.Application | None = None) -> None:
-        """tsmon stops: every stream ends at once."""
+        """tsmon stops: every stream ends at once, and no other begins."""
+        self._closed = True
         for queue in list(self._clients):
-            queue.put_nowait(None)
-        self._clients.clear()
+            self._drop(queue)
 
 
-def _parts(message: Message) -> tuple[str, str | None, str | None]:
-    return message.data, message.id, message.kind
+def _node_of(event: Event, view: View, alerts: NodeAlerts) -> NodeAnswer | None:
+    node = view.nodes.get(event.node_id or "")
+    return None if node is None else NodeAnswer(**node_fields(node, view, alerts, {}))
+
+
+def _alert_message(alert: Alert, view: View, event_id: str | None) -> Message:
+    return Message("alert", encode(alert_answer(alert, view.now)).decode(), event_id)
+
+
+async def _send(response: EventSourceResponse, message: Message, retry: int | None = None) -> None:
+    await response.send(message.data, id=message.id, event=message.kind, retry=retry)
 
 
 def _last_event_id(request: web.Request) -> int | None:

@@ -27,6 +27,9 @@ COLUMNS = (
     "message",
 )
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A cell that begins so is a formula to some spreadsheet, in East Asian ones also in full width."""
+
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events; None and "" filter nothing. `since` and `until` are of `timestamp`, Unix seconds."""
@@ -40,7 +43,6 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     q: str = ""
     before: int | None = None
     """Only events with a smaller id: keeps pages stable while new ones arrive."""
-    after: int | None = None
 
 
 def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, list[Any]]:
@@ -52,7 +54,6 @@ def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, lis
         "timestamp >= ?": chosen.since,
         "timestamp <= ?": chosen.until,
         "id < ?": chosen.before,
-        "id > ?": chosen.after,
     }
     used = {text: value for text, value in conditions.items() if value not in ("", None)}
     values = list(used.values())
@@ -126,6 +127,21 @@ async def resolved_alerts(store: Store) -> list[Alert]:
     return await store.read(read)
 
 
+async def alerts_of(store: Store, events: Iterable[Event]) -> dict[str, Alert]:
+    """The alerts that `events` tell of, as they are now, by id. Raises StoreError."""
+    ids = sorted({event.details["alert_id"] for event in events if "alert_id" in event.details})
+
+    def read(db: sqlite3.Connection) -> dict[str, Alert]:
+        found = {}
+        for id_ in ids:
+            row = db.execute("SELECT body FROM alerts WHERE id = ?", (id_,)).fetchone()
+            if row is not None:
+                found[id_] = msgspec.msgpack.decode(row[0], type=Alert)
+        return found
+
+    return await store.read(read) if ids else {}
+
+
 def csv_text(events: Iterable[Event], *, header: bool) -> str:
     """Rows of CSV; a cell never begins a formula in a spreadsheet."""
     out = io.StringIO()
@@ -140,11 +156,22 @@ def csv_text(events: Iterable[Event], *, header: bool) -> str:
 
 def _cell(value: str | None) -> str:
     text = value or ""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return "'" + text if text.startswith(_FORMULA) else text
 
 
 def ndjson_lines(events: Iterable[Event]) -> bytes:
     return b"".join(msgspec.json.encode(event_answer(event)) + b"\n" for event in events)
+
+
+async def log_mark(store: Store) -> tuple[int, int]:
+    """The first and the last id of the log: rows never change, so that these two tell one log from another.
+    Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> tuple[int, int]:
+        first, last = db.execute("SELECT min(id), max(id) FROM events").fetchone()
+        return first or 0, last or 0
+
+    return await store.read(read)
 
 
 def answers(events: Iterable[Event]) -> list[EventAnswer]:
