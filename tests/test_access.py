@@ -1,9 +1,11 @@
 """Who may read: loopback, token, the tailnet's identities, trusted networks, and the Host header."""
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
@@ -41,12 +43,33 @@ async def test_a_token_as_bearer_or_as_the_password(tmp_path: Path) -> None:
         assert await status(here, "/vpn") == 401
 
 
+async def test_bytes_that_are_no_text_are_a_wrong_token(tmp_path: Path) -> None:
+    async with site(tmp_path, auth__mode="token", auth__token=TOKEN) as here:
+        host, port = here.daemon.url.removeprefix("http://").split(":")
+        for value in (b"Bearer \xff\xfe", b"Basic \xc3\xa9", b"Basic \xff", b"\xff x", b"Bearer \xc3\xa9"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = f"GET {SUMMARY} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n".encode()
+            writer.write(head + b"Authorization: " + value + b"\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"401", value
+            writer.close()
+
+
 async def test_what_is_free_of_auth(tmp_path: Path) -> None:
     async with site(tmp_path, auth__mode="token", auth__token=TOKEN) as here:
         assert await here.get("/healthz", Host="anything.example") == {"status": "ok"}
         async with here.client.get(here.daemon.url + "/readyz") as response:
             assert (response.status, await response.read()) == (200, b"")
+        await here.get("/health-monitoring/healthz", 401)
         assert (await here.get("/readyz", Authorization=f"Bearer {TOKEN}"))["ready"]
+
+
+async def test_liveness_is_free_below_a_path_prefix_too(tmp_path: Path) -> None:
+    values = {"auth__mode": "token", "auth__token": TOKEN, "public_url": "https://proxy.example/tsmon"}
+    async with site(tmp_path, **values) as here:
+        assert await here.get("/tsmon/healthz", Host="anything.example") == {"status": "ok"}
+        assert await status(here, "/tsmon/readyz") == 200
+        assert await status(here, "/tsmon/vpn") == 401
+        assert await status(here, "/other/healthz") == 401
 
 
 async def test_trusted_networks_are_let_in(tmp_path: Path) -> None:
@@ -77,21 +100,23 @@ async def test_the_host_header(tmp_path: Path) -> None:
             assert await status(here, Host=host) == 421, host
 
 
+EMPTY = View(
+    version=1,
+    now=0,
+    as_of=None,
+    nodes={},
+    removed={},
+    blind=None,
+    self_id="",
+    self_stopped=False,
+    tailnet=None,
+    tun=True,
+    excluded=0,
+)
+
+
 def access(view: View | None = None, whois: Any = None, **values: Any) -> Access:
-    empty = View(
-        version=1,
-        now=0,
-        as_of=None,
-        nodes={},
-        removed={},
-        blind=None,
-        self_id="",
-        self_stopped=False,
-        tailnet=None,
-        tun=True,
-        excluded=0,
-    )
-    return Access(values.pop("settings", None) or settings(**values), lambda: view or empty, whois)
+    return Access(values.pop("settings", None) or settings(**values), lambda: view or EMPTY, whois)
 
 
 class Whois:
@@ -190,3 +215,11 @@ def test_odd_remotes_are_not_trusted() -> None:
     assert guard._is_trusted("::ffff:10.1.2.3")
     for remote in (None, "", "unix", "192.0.2.1"):
         assert not guard._is_trusted(remote)
+
+
+def test_loopback_in_ipv6_clothes_is_loopback() -> None:
+    view = msgspec.structs.replace(EMPTY, tun=False)
+    for known, let_in in ((EMPTY, True), (view, False)):
+        guard = access(known, auth__trusted_networks="127.0.0.1,::1,::/0")
+        for remote in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
+            assert guard._is_trusted(remote) is let_in, remote

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import aiohttp
 import msgspec
 import pytest
 
+import tsmon.api
 from tests.harness import settings
 from tsmon.answers import (
     AlertsAnswer,
@@ -27,10 +29,13 @@ from tsmon.answers import (
     UptimeAnswer,
 )
 from tsmon.clock import Clock
+from tsmon.config import load
 from tsmon.daemon import Daemon
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
+from tsmon.source import SourceError
 from tsmon.state import EVENT_TYPES
+from tsmon.store import StoreError
 
 PROD = "chocolate-factory"
 
@@ -210,6 +215,94 @@ async def test_the_log_as_csv_and_ndjson(here: Site) -> None:
     assert all(json.loads(line)["event_type"] == "node_online" for line in lines.splitlines())
 
 
+async def test_an_export_is_compressed_and_has_an_etag(here: Site) -> None:
+    url = here.daemon.url + "/health-monitoring/logs"
+    headers = {"Accept": "text/csv", "Accept-Encoding": "gzip"}
+    async with aiohttp.ClientSession(auto_decompress=False) as raw:
+        async with raw.get(url, headers=headers) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert gzip.decompress(await response.read()).startswith(b"id,timestamp,")
+            etag = response.headers["ETag"]
+        async with raw.get(url, headers={**headers, "If-None-Match": etag}) as response:
+            assert response.status == 304
+        async with raw.get(url + "?severity=ok", headers={**headers, "If-None-Match": etag}) as response:
+            assert response.status == 200, "another filter is another content"
+        async with raw.head(url, headers=headers) as response:
+            assert (response.status, await response.read()) == (200, b"")
+        here.tailnet.off("git")
+        await here.poll()
+        async with raw.get(url, headers={**headers, "If-None-Match": etag}) as response:
+            assert response.status == 200, "the log has grown"
+
+
+async def test_a_store_that_cannot_be_read_refuses_an_export(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> Any:
+        raise StoreError("tsmon.db: the disk reports an I/O error")
+
+    monkeypatch.setattr(here.daemon.store, "read", refuse)
+    for accept in ("application/json", "text/csv"):
+        error = await here.get("/health-monitoring/logs", 503, Accept=accept)
+        assert error["error"]["code"] == "storage_unavailable"
+
+
+async def test_an_export_that_breaks_off_never_looks_whole(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tsmon.logs._CHUNK", 2)
+    read, calls = here.daemon.store.read, 0
+
+    async def fail_later(work: Any, *rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise StoreError("tsmon.db: the disk reports an I/O error")
+        return await read(work, *rest)
+
+    monkeypatch.setattr(here.daemon.store, "read", fail_later)
+    host, port = here.daemon.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET /health-monitoring/logs HTTP/1.1\r\nHost: {host}\r\nAccept: text/csv\r\n\r\n".encode())
+    received = b""
+    try:
+        while chunk := await asyncio.wait_for(reader.read(65536), 5):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    writer.close()
+    assert received.count(b"HTTP/1.1") == 1, "no second answer within the first"
+    assert b"id,timestamp" in received
+    assert not received.endswith(b"0\r\n\r\n"), "the end of a chunked body"
+
+
+async def test_states_are_told_while_the_history_cannot_be_read(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> Any:
+        raise StoreError("tsmon.db: the disk reports an I/O error")
+
+    figures = here.daemon.api.figures
+    with monkeypatch.context() as broken:
+        broken.setattr(here.daemon.store, "read", refuse)
+        here.tailnet.off("git")
+        await here.poll()
+        figures._fresh_until = float("-inf")
+        nodes = await here.get("/health-monitoring/nodes")
+        assert [node["state"] for node in nodes] == ["online", "online", "offline"]
+        assert {node["uptime_24h"] for node in nodes} == {None}
+        assert (await here.get("/health-monitoring/critical"))["git"]["status"] == "offline"
+        await here.get("/health-monitoring/uptime/git", 503)
+    figures._fresh_until = float("-inf")
+    assert (await here.get("/health-monitoring/nodes"))[0]["uptime_24h"] is not None
+
+
+async def test_a_node_that_could_not_be_stored_has_no_uptime(here: Site) -> None:
+    await here.daemon.store.write(lambda db: db.execute("DELETE FROM nodes WHERE hostname = 'git'") and None)
+    answer = await here.get("/health-monitoring/uptime/git")
+    assert (answer["uptime_percentage"], answer["coverage"], answer["outages"]) == (None, None, 0)
+
+
 async def test_uptime_and_history_within_the_retention(here: Site) -> None:
     await here.get("/health-monitoring/uptime/git?hours=9600")
     error = await here.get("/health-monitoring/uptime/git?hours=9601", 400)
@@ -288,6 +381,35 @@ async def test_bad_parameters_are_named(here: Site, path: str, words: str) -> No
     error = (await here.get("/health-monitoring/" + path, 400))["error"]
     assert error["code"] == "bad_parameter"
     assert words in error["message"]
+
+
+async def test_an_address_with_a_zone_is_no_address(here: Site) -> None:
+    for text in ("fe80::1%25eth0", "100.64.0.1%250", "::1%25--help"):
+        error = await here.get(f"/health-monitoring/whois/{text}", 400)
+        assert error["error"]["message"] == "ip takes an IPv4 or IPv6 address"
+
+
+@pytest.mark.parametrize(("reason", "status"), [("source_unreachable", 502), ("source_timeout", 504)])
+async def test_a_failing_source_is_a_gateway_error(
+    here: Site, monkeypatch: pytest.MonkeyPatch, reason: Any, status: int
+) -> None:
+    async def fail(_: str) -> Any:
+        raise SourceError(reason, "http://127.0.0.1: gives no answer")
+
+    monkeypatch.setattr(here.daemon.api, "_whois", fail)
+    error = (await here.get("/health-monitoring/whois/100.64.0.2", status))["error"]
+    assert error == {"code": reason, "message": "http://127.0.0.1: gives no answer"}
+
+
+async def test_a_failure_of_tsmon_itself_shows_nothing_of_it(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Any:
+        raise RuntimeError("token=very-secret")
+
+    monkeypatch.setattr(here.daemon.api, "_readiness", broken)
+    error = (await here.get("/readyz", 500))["error"]
+    assert error == {"code": "internal", "message": "tsmon failed to answer; its log says why"}
 
 
 async def test_errors_have_one_shape_and_headers(here: Site) -> None:
@@ -369,6 +491,12 @@ async def test_the_dashboard_and_its_files(here: Site) -> None:
 
 async def test_a_path_prefix(tmp_path: Path) -> None:
     async with site(tmp_path, public_url="https://proxy.example/tsmon/") as here:
+        for path, location in (("/tsmon", "tsmon/vpn"), ("/tsmon/", "vpn")):
+            async with here.client.get(here.daemon.url + path, allow_redirects=False) as response:
+                assert (response.status, response.headers["Location"]) == (302, location)
+        await here.get("/tsmon/web/vpn.css")
+        for path in ("/other/vpn", "/other/health-monitoring/summary", "/tsmon/tsmon/vpn", "/tsmonx"):
+            assert (await here.get(path, 404))["error"]["code"] == "not_found"
         assert (await here.get("/tsmon/health-monitoring/summary"))["total_nodes"] == 5
         assert "<html" in await here.get("/tsmon/vpn")
         assert (await here.get("/health-monitoring/summary", Host="proxy.example"))["total_nodes"] == 5
@@ -376,3 +504,39 @@ async def test_a_path_prefix(tmp_path: Path) -> None:
 
 def test_all_event_types_are_the_designs() -> None:
     assert len(set(EVENT_TYPES)) == 14
+
+
+# -- a large tailnet ---------------------------------------------------------------------------------------
+
+
+async def test_answers_about_many_nodes_are_made_once_and_off_the_loop(tmp_path: Path) -> None:
+    names = [f"node-{n}" for n in range(600)]
+    roles = tmp_path / "tsmon.toml"
+    roles.write_text('[[roles]]\nname = "fleet"\nhosts = ["node-*"]\ncritical = true\nping = false\n')
+    async with site(tmp_path, *names) as here:
+        here.daemon._reread = lambda: load(roles, {}, {"source": here.daemon.settings.source.reveal()})
+        await here.daemon.reload()
+        made: list[str] = []
+
+        def watch(name: str) -> None:
+            real = getattr(tsmon.api, name)
+
+            def spied(*args: Any) -> Any:
+                made.append(f"{name} in {threading.current_thread().name}")
+                return real(*args)
+
+            monkeypatch.setattr(tsmon.api, name, spied)
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            watch("nodes_body")
+            watch("critical_answer")
+            here.daemon.collector._source = None  # type: ignore[assignment]  # no poll moves the view
+            await here.daemon.api.figures.get()
+            paths = ["/health-monitoring/nodes"] * 5 + ["/health-monitoring/critical"] * 5
+            answers = await asyncio.gather(*[here.get(path) for path in paths])
+        assert all(len(nodes) == 600 for nodes in answers[:5])
+        assert all(len(entries["fleet"]["nodes"]) == 600 for entries in answers[5:])
+        assert sorted(entry.split()[0] for entry in made) == ["critical_answer", "nodes_body"]
+        assert all("MainThread" not in entry for entry in made)
+        bars = await here.get("/health-monitoring/history?buckets=2")
+        assert len(bars["nodes"]) == 601

@@ -38,13 +38,14 @@ async def send_log(request: web.Request, store: Store, chosen: EventFilter, kind
             hdrs.CONTENT_DISPOSITION: f'attachment; filename="tsmon-log.{_ENDINGS[kind]}"',
         }
     )
-    if takes_gzip(request):
+    if takes_gzip(request) and request.method != hdrs.METH_HEAD:
+        # aiohttp would send the compressor's last bytes behind a HEAD's headers.
         response.enable_compression(web.ContentCoding.gzip)
     chunks = all_events(store, chosen)
     # Read before the first byte leaves, so that a store that cannot be read is still a proper error.
     events: list[Event] = await anext(chunks, [])
     await response.prepare(request)
-    if request.method == "HEAD":
+    if request.method == hdrs.METH_HEAD:
         return response
     if kind == CSV:
         await response.write(csv_text((), header=True).encode())
