@@ -68,7 +68,7 @@ async def influx(fake: FakeInflux, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):  # the first test also waits for the import of the client
         while not condition():  # noqa: ASYNC110 (the server is what is waited for)
             await asyncio.sleep(0.005)
 

@@ -1,0 +1,188 @@
+"""`make bench`: a whole tsmon over a simulated tailnet of 10, 1,000 and 10,000 nodes, in this process.
+
+Each size runs the poll cycle (fetch, decode, compare, store) with a hundredth of the nodes changing in each
+poll, asks the all-nodes routes, and watches the event loop: how long it was ever kept from running. A bare
+aiohttp handler answers the same bytes for comparison.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from tsmon.clock import Clock
+from tsmon.config import load
+from tsmon.daemon import Daemon
+from tsmon.demo.servers import serving
+from tsmon.demo.tailnet import SimSource, SimTailnet
+
+SIZES = (10, 1000, 10_000)
+ROUTES = {
+    "summary": "/health-monitoring/summary",
+    "all nodes": "/health-monitoring/nodes?project_only=false",
+    "bars 24 h": "/health-monitoring/history?window=24h&buckets=48",
+    "bars 30 d": "/health-monitoring/history?window=30d&buckets=48",
+}
+
+
+class LoopWatch:
+    """How long the event loop was kept from running, in milliseconds, sampled every 2 ms."""
+
+    def __init__(self) -> None:
+        self.blocks: list[float] = []
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(0.002)
+            self.blocks.append(1000 * (time.perf_counter() - begun) - 2)
+
+    def take(self) -> tuple[float, float]:
+        """p99 and maximum since the last call."""
+        blocks, self.blocks = sorted(self.blocks), []
+        return (blocks[int(len(blocks) * 0.99)], blocks[-1]) if blocks else (0.0, 0.0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+async def timed(call: Callable[[], Awaitable[Any]], times: int) -> list[float]:
+    """Milliseconds of each call."""
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        await call()
+        found.append(1000 * (time.perf_counter() - begun))
+    return sorted(found)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def measure(size: int, polls: int, directory: Path) -> dict[str, Any]:
+    clock = Clock()
+    tailnet = SimTailnet(clock)
+    for name in ("git", "dev", "chocolate-factory"):
+        tailnet.add(name)
+    for n in range(size - 4):
+        tailnet.add(f"node-{n:05d}", notify=False, tags=["tag:server"])
+    settings = load(None, {}, {"listen": "127.0.0.1:0", "poll_interval": "1h"})
+    begun = time.perf_counter()
+    daemon = Daemon(settings, directory, clock=clock, source=SimSource(tailnet))
+    await daemon.start()
+    async with aiohttp.ClientSession() as client:
+
+        async def get(url: str) -> bytes:
+            async with client.get(url) as response:
+                return await response.read()
+
+        while not daemon.collector.polls:  # noqa: ASYNC110 (a benchmark may look)
+            await asyncio.sleep(0.005)
+        await get(daemon.url + ROUTES["summary"])
+        first = 1000 * (time.perf_counter() - begun)
+        watch = LoopWatch()
+        changing = [f"node-{n:05d}" for n in range(0, size - 4, 100)][: max(1, size // 100)]
+
+        async def poll() -> None:
+            for name in changing:
+                node = tailnet.find(name)
+                (tailnet.off if node.online else tailnet.on)(name)
+            tailnet.document()  # rendering is the simulator's work, not tsmon's
+            watch.blocks.clear()
+            await daemon.collector.poll()
+
+        cycles = await timed(poll, polls)
+        poll_block = watch.take()
+        answers: dict[str, Any] = {}
+        for name, path in ROUTES.items():
+            daemon.api.figures.expire()
+            await get(daemon.url + path)
+            watch.take()
+            body = await get(daemon.url + path)
+            times = await timed(partial(get, daemon.url + path), 30)
+            block = watch.take()
+            bare = await bare_answer(body, client)
+            answers[name] = {
+                "bytes": len(body),
+                "median_ms": round(statistics.median(times), 2),
+                "p99_ms": round(times[-1], 2),
+                "bare_median_ms": round(bare, 2),
+                "block_max_ms": round(block[1], 1),
+            }
+        watch.stop()
+    await daemon.stop()
+    return {
+        "nodes": size,
+        "start_to_first_answer_ms": round(first),
+        "poll_median_ms": round(statistics.median(cycles), 1),
+        "poll_max_ms": round(cycles[-1], 1),
+        "loop_block_p99_ms": round(poll_block[0], 1),
+        "loop_block_max_ms": round(poll_block[1], 1),
+        "peak_rss_mib": round(peak_mib()),
+        "routes": answers,
+    }
+
+
+async def bare_answer(body: bytes, client: aiohttp.ClientSession) -> float:
+    """Median milliseconds of a bare aiohttp handler that answers the same bytes."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    async with serving(app) as url:
+
+        async def get() -> None:
+            async with client.get(url + "/") as response:
+                await response.read()
+
+        return statistics.median(await timed(get, 30))
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    print(f"{platform.python_version()} on {platform.machine()}, {platform.system()}; times in ms")
+    keys = [key for key in results[0] if key not in ("routes", "nodes")]
+    print(f"{'':28}" + "".join(f"{result['nodes']:>12,}" for result in results))
+    for key in keys:
+        print(f"{key:28}" + "".join(f"{result[key]:>12}" for result in results))
+    for name in ROUTES:
+        for key in ("median_ms", "bare_median_ms", "block_max_ms"):
+            label = f"{name}: {key}"
+            print(f"{label:28}" + "".join(f"{result['routes'][name][key]:>12}" for result in results))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--nodes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--polls", type=int, default=30)
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    chosen = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    results = []
+    for size in chosen.nodes:
+        with tempfile.TemporaryDirectory() as directory:
+            results.append(asyncio.run(measure(size, chosen.polls, Path(directory))))
+    if chosen.json:
+        json.dump(results, sys.stdout, indent=1)
+    else:
+        show(results)
+        print(json.dumps(results))
+
+
+main()
