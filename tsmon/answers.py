@@ -48,7 +48,7 @@ class SummaryAnswer(msgspec.Struct):
     demo: bool
 
 
-class NodeAnswer(msgspec.Struct, kw_only=True):
+class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten thousand; holds no cycles
     hostname: str
     ip: str | None
     online: bool | None
@@ -104,7 +104,7 @@ class AlertAnswer(msgspec.Struct, kw_only=True):
     notified: bool
 
 
-class NodeDetail(NodeAnswer, kw_only=True):
+class NodeDetail(NodeAnswer, kw_only=True, gc=True):
     os_hostname: str
     first_seen: str | None
     created: str | None
@@ -190,7 +190,7 @@ class UptimeAnswer(msgspec.Struct, kw_only=True):
     """The last 100, newest first."""
 
 
-class HistoryNode(msgspec.Struct, omit_defaults=True):
+class HistoryNode(msgspec.Struct, omit_defaults=True, gc=False):
     id: str
     hostname: str
     states: str

@@ -320,7 +320,7 @@ class Api:
         head = encode(HistoryAnswer(times[0], times[-1], count, times, self._history.kind, []))
 
         def make() -> Body:
-            rows = encode_list([history_node(node, found[node.id]) for node in page if node.id in found])
+            rows = encode_list(history_node(node, found[node.id]) for node in page if node.id in found)
             return Body(head.removesuffix(b"[]}") + rows + b"}", total=len(chosen))
 
         return await _off_loop(len(page), make)
@@ -441,7 +441,7 @@ def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: di
     of_nodes = NodeAlerts(alerts)
     rows = (node_fields(node, view, of_nodes, figures) for node in _page(chosen, values))
     names = values["fields"]
-    shown: list[Any] = [{n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows]
+    shown = ({n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows)
     return Body(encode_list(shown), total=len(chosen))
 
 

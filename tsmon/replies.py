@@ -2,8 +2,9 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -101,9 +102,12 @@ async def _off_loop(size: int, work: Callable[[], Any]) -> Any:
     return work() if size < _LARGE else await asyncio.to_thread(work)
 
 
-def encode_list(items: Sequence[Any]) -> bytes:
-    """A JSON array, encoded in slices so that no single call holds the interpreter for long."""
-    parts = [encode(items[at : at + _SLICE])[1:-1] for at in range(0, len(items), _SLICE)]
+def encode_list(items: Iterable[Any]) -> bytes:
+    """A JSON array, made and encoded in slices, so that no single call holds the interpreter for long and no
+    more than a slice is in memory besides its text."""
+    rest, parts = iter(items), []
+    while part := list(islice(rest, _SLICE)):
+        parts.append(encode(part)[1:-1])
     return b"[" + b",".join(parts) + b"]"
 
 
