@@ -377,7 +377,7 @@ class Api:
         return await self._file(request, request.match_info["name"])
 
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
-        body = self._assets.get(name)
+        body = await asyncio.to_thread(self._assets.get, name)  # the disk may be slow
         if body is None:
             raise _nothing_at(request)
         return await reply(request, body)
