@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         bool(MISSING),
-        reason=f"SKIPPED LOUDLY: no {', '.join(MISSING)} on PATH or in TSMON_E2E_BIN: no real tailnet watched",
+        reason=f"SKIPPED LOUDLY: no {', '.join(MISSING)} on PATH or in TSMON_E2E_BIN",
     ),
 ]
 
