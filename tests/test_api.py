@@ -428,6 +428,12 @@ async def test_errors_have_one_shape_and_headers(here: Site) -> None:
                 assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
 
 
+async def test_an_expectation_changes_nothing(here: Site) -> None:
+    for expected in ("100-continue", "nonsense"):
+        summary = await here.get("/health-monitoring/summary", Expect=expected)
+        assert summary["total_nodes"] == 5
+
+
 async def test_etag_head_and_gzip(here: Site) -> None:
     url = here.daemon.url + "/health-monitoring/critical"
     async with here.client.get(url) as response:

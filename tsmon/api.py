@@ -157,9 +157,9 @@ class Api:
         app.on_shutdown.append(self.live.close)
         for route in (*self.routes(), *further):
             handle = self._checked(route)
-            app.router.add_get(route.path, handle)
-            app.router.add_get("/{below:.+}" + route.path, handle)
-        app.router.add_get("/{below:.+}", self._bare_prefix)
+            for path in (route.path, "/{below:.+}" + route.path):
+                app.router.add_get(path, handle, expect_handler=_expect_nothing)
+        app.router.add_get("/{below:.+}", self._bare_prefix, expect_handler=_expect_nothing)
         return app
 
     def _checked(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -455,6 +455,10 @@ def _page(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
     limit = values["limit"]
     end = None if limit is None else values["offset"] + limit
     return nodes[values["offset"] : end]
+
+
+async def _expect_nothing(_: web.Request) -> None:
+    """No body is read here: whatever a client expects before it sends one, it gets its answer."""
 
 
 def _nothing_at(request: web.Request) -> ApiError:

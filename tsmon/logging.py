@@ -51,6 +51,8 @@ def configure(settings: Log) -> None:
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    # It tells of every malformed request with a traceback: anybody who connects could fill the log.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _no_change(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from multidict import MultiMapping
 
-from tsmon.clock import parse_rfc3339
+from tsmon.clock import parse_rfc3339, rfc3339
 from tsmon.config import ConfigError, duration
 
 
@@ -84,6 +84,13 @@ def _text(text: str, _: Param) -> str:
     return text
 
 
+def _time(text: str, _: Param) -> float:
+    time = parse_rfc3339(text)
+    # In UTC it may lie beyond the years that have four digits, and is shown in the answer.
+    rfc3339(time)
+    return time
+
+
 def _choice(text: str, param: Param) -> str:
     if text not in param.choices:
         raise ValueError(text)
@@ -101,7 +108,7 @@ _READERS: Mapping[str, Any] = {
     "bool": _bool,
     "int": _int,
     "text": _text,
-    "time": lambda text, _: parse_rfc3339(text),
+    "time": _time,
     "duration": lambda text, param: duration(text, param.name),
     "choice": _choice,
     "names": _names,
