@@ -148,6 +148,8 @@ class Rules:
     def _fire_outage(self, alert: Alert, node: Node, step: Step) -> None:
         if node.detached:
             words = f"{node.hostname} is off the control plane but still answers pings"
+            if any(other.detached and other.id != node.id for other in step.nodes.values()):
+                words += "; others too: the monitor's own map may be stale"
             self.book.fire(alert, step.now, words, kind="node_detached", severity="warning")
         else:
             words = f"{node.hostname} is offline since {rfc3339(node.since) or 'before tsmon knew it'}"

@@ -84,7 +84,7 @@ function showSummary(summary, critical, alerts) {
 function card(key, entry) {
   const bodies = entry.nodes.map((node) => make("div", {},
     make("div", { class: "name" }, node.hostname),
-    make("p", {}, pill(node.state), ` ${node.state === "online" ? "for" : "since"} ${age(node.since)}`),
+    make("p", {}, pill(node.state), node.since ? ` for ${age(node.since).replace("now", "less than a minute")}` : ""),
     make("p", {}, `24 h ${percent(node.uptime_24h)} · 7 d ${percent(node.uptime_7d)} · 30 d ${percent(node.uptime_30d)}`),
     make("p", {}, `seen ${percent(node.coverage_24h)} of 24 h`),
     make("p", {}, `${milliseconds(node.latency_ms)}${node.path ? ` ${node.path}` : ""}`)));
