@@ -23,7 +23,8 @@ def test_every_command_of_the_readme_is_there() -> None:
 
 def test_every_route_of_the_api_has_an_example_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
-    names = ("summary", "nodes", "nodes/git", "critical", "alerts", "logs", "uptime", "history", "latency")
+    names = ["summary", "nodes", "nodes/git", "critical", "alerts", "logs", "uptime", "history", "latency"]
+    names += ["whois", "stream"]
     assert not [name for name in names if f"/health-monitoring/{name}" not in text]
     assert "/healthz" in text
     assert "/readyz" in text
