@@ -11,6 +11,7 @@ import structlog
 from tests.virtual import VirtualClock
 from tsmon.alerts import Alert
 from tsmon.backlog import Backlog
+from tsmon.batch import Batch
 from tsmon.clock import Moment
 from tsmon.collector import Collector, Sample
 from tsmon.config import Settings, load
@@ -18,7 +19,7 @@ from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history import EmbeddedHistory
 from tsmon.monitor import Monitor
 from tsmon.state import Event, Node
-from tsmon.store import Batch, Store, StoreError
+from tsmon.store import Store, StoreError
 from tsmon.uptime import Outage, Uptime
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tsmon.alerts import Alert
 from tsmon.backlog import Backlog
+from tsmon.batch import Batch, LatencyRow, Observed, SpanChange
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history import EmbeddedHistory
@@ -22,15 +23,7 @@ from tsmon.logs import EventFilter, all_events, events_after, page_of_events, re
 from tsmon.schema import MIGRATIONS
 from tsmon.state import Event, Node
 from tsmon.status import Decoder
-from tsmon.store import (
-    Batch,
-    LatencyRow,
-    Observed,
-    SpanChange,
-    Store,
-    StoreError,
-    StoreRenewedError,
-)
+from tsmon.store import Store, StoreError, StoreRenewedError
 
 FIXTURE = Path(__file__).parent / "fixtures" / "tailscale" / "all-online.json"
 

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from tsmon.store import Batch, StoreError, StoreRenewedError
+from tsmon.batch import Batch
+from tsmon.store import StoreError, StoreRenewedError
 
 log = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from tsmon.batch import LatencyRow
 from tsmon.classify import Severity
 from tsmon.clock import Clock, rfc3339
 from tsmon.config import Settings
@@ -21,7 +22,6 @@ from tsmon.sight import Failure
 from tsmon.source import Source, SourceError
 from tsmon.state import Health, Node, View
 from tsmon.status import BadDocument, Decoder, Snapshot
-from tsmon.store import LatencyRow
 
 log = structlog.get_logger(__name__)
 

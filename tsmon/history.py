@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from tsmon.store import LatencyRow, Store
+from tsmon.batch import LatencyRow
+from tsmon.store import Store
 from tsmon.uptime import Bars, ObservedTime, Outage, Span, Uptime, calculate_uptime, make_bars, outages
 
 T = TypeVar("T")

@@ -10,9 +10,10 @@ import msgspec
 
 from tsmon.alerts import Alert
 from tsmon.answers import EventAnswer, SeverityCounts
+from tsmon.batch import read_events
 from tsmon.render import event_answer
 from tsmon.state import Event
-from tsmon.store import Store, read_events
+from tsmon.store import Store
 
 _CHUNK = 500
 COLUMNS = (

@@ -11,6 +11,7 @@ import structlog
 
 from tsmon.alerts import Alert, AlertBook, AlertChanges
 from tsmon.backlog import Backlog
+from tsmon.batch import Batch, LatencyRow, Loaded, Observed, SpanChange
 from tsmon.changes import Changes, Look, compare, counts, stop_self
 from tsmon.classify import Classifier, Severity
 from tsmon.clock import Clock, Moment, rfc3339
@@ -21,7 +22,6 @@ from tsmon.sight import Failure, Sight, Verdict, describe
 from tsmon.source import Ping
 from tsmon.state import Event, Node, View
 from tsmon.status import Snapshot, Tailnet
-from tsmon.store import Batch, LatencyRow, Loaded, Observed, SpanChange
 
 log = structlog.get_logger(__name__)
 

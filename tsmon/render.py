@@ -18,9 +18,9 @@ from tsmon.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
+from tsmon.batch import LatencyRow
 from tsmon.clock import rfc3339
 from tsmon.state import Event, Node, View
-from tsmon.store import LatencyRow
 from tsmon.uptime import Bars, Outage, Uptime
 
 LATENCY_FRESH = 300.0

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tsmon.batch import Batch, LatencyRow, Observed, SpanChange
 from tsmon.classify import Classifier
 from tsmon.clock import Clock, grid_floor
 from tsmon.config import Auth, Flapping, Heartbeat, InfluxSettings, Secret, Settings
@@ -16,7 +17,7 @@ from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.state import Event, Node, Reach
 from tsmon.status import Decoder
-from tsmon.store import Batch, LatencyRow, Observed, SpanChange, Store
+from tsmon.store import Store
 
 DAY = 86400.0
 HISTORY_DAYS = 90
