@@ -11,6 +11,6 @@ COPY --chmod=0755 docker/tailscale-http-server.sh docker/tailscale-start.sh /usr
 
 # 40 s: containerboot starts tailscaled and logs in first. That a node is logged out is no reason to restart.
 HEALTHCHECK --interval=30s --timeout=12s --start-period=40s \
-    CMD wget -q -O /dev/null "http://127.0.0.1:${TSMON_SIDECAR_PORT:-8765}/healthz" || exit 1
+    CMD ["sh", "-c", "wget -q -O /dev/null http://${TSMON_SIDECAR_BIND:-127.0.0.1}:${TSMON_SIDECAR_PORT:-8765}/healthz"]
 
 ENTRYPOINT ["/usr/local/bin/tailscale-start.sh"]

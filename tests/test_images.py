@@ -193,9 +193,9 @@ def test_the_sidecars_image_answers(builder: Builder, tmp_path: Path) -> None:
     assert builder.run(container, {}, "cat", "/apk-was-asked").stdout.strip() == "add --no-cache socat"
     port = free_port()
     environ = {"TSMON_SIDECAR_PORT": str(port), "TSMON_TEST_CLI": "/tmp"}
-    kind, check = image["Healthcheck"]["Test"]
-    assert kind == "CMD-SHELL"
-    assert builder.run(container, environ, "sh", "-c", check).returncode == 1
+    kind, *check = image["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    assert builder.run(container, environ, *check).returncode != 0
     with builder.running(container, environ, *image["Entrypoint"]):
         until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
-        assert builder.run(container, environ, "sh", "-c", check).returncode == 0
+        assert builder.run(container, environ, *check).returncode == 0

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -446,6 +447,10 @@ def test_shellcheck_finds_nothing() -> None:
 # -- tsmon behind it ---------------------------------------------------------------------------------------
 
 
+def find_real(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('TSMON_E2E_BIN', '')}:{os.environ['PATH']}")
+
+
 def tailscale_command(kind: str, directory: Path) -> str:
     if kind == "double":
         double = Path(__file__).parent / "sidecar_cli_double_localapi.py"
@@ -453,7 +458,7 @@ def tailscale_command(kind: str, directory: Path) -> str:
         command.write_text(double.read_text().replace("/usr/bin/env python3", sys.executable, 1))
         command.chmod(0o755)
         return str(command)
-    real = shutil.which("tailscale", path=f"{os.environ.get('TSMON_E2E_BIN', '')}:{os.environ['PATH']}")
+    real = find_real("tailscale")
     if real is None:
         pytest.skip("SKIPPED LOUDLY: no tailscale here, the proxy is untested with the real CLI")
     return real
@@ -494,3 +499,43 @@ async def test_the_source_tests_through_the_real_proxy(kind: str, shell: str, tm
             assert await source.status()
         finally:
             await source.close()
+
+
+@pytest.mark.slow
+async def test_with_a_real_tailscaled_that_hangs_and_dies(shell: str, tmp_path: Path) -> None:
+    """Nobody is logged in and nothing is sent anywhere: a daemon on its socket is all that is needed."""
+    found = [find_real(name) for name in ("tailscale", "tailscaled")]
+    if not all(found):
+        pytest.skip("SKIPPED LOUDLY: no tailscale and tailscaled here, the proxy is untested with real ones")
+    command, daemon = map(str, found)
+    path = tmp_path / "s"
+    options = ["--tun=userspace-networking", "--state=mem:", "--port=0", "--no-logs-no-support"]
+    process = await asyncio.create_subprocess_exec(
+        *(daemon, f"--statedir={tmp_path / 'state'}", f"--socket={path}", *options),
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TS_PANIC_IF_HIT_MAIN_CONTROL": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        await test_source.wait_for(path.exists, 15)
+        async with sidecar(shell, tmp_path, TAILSCALE_BIN=command, TS_SOCKET=str(path)) as proxy:
+            assert (await proxy.ask("/healthz")).json == {"ok": True}
+            assert (await proxy.ask("/status")).json["BackendState"] in ("NoState", "NeedsLogin")
+            ping = await proxy.ask("/ping/100.64.0.1")
+            assert ping.status in (200, 502)
+            assert ping.status == 502 or ping.json["Err"]
+            assert (await proxy.ask("/whois/100.64.0.1")).status in (404, 502)
+            process.send_signal(signal.SIGSTOP)
+            hung = await asyncio.gather(*map(proxy.ask, ("/status", "/ping/100.64.0.1", "/whois/100.64.0.1")))
+            assert [answer.status for answer in hung] == [504, 504, 504]
+            process.send_signal(signal.SIGCONT)
+            assert (await proxy.ask("/healthz")).status == 200
+            process.kill()
+            await process.wait()
+            gone = await proxy.ask("/status")
+            assert (gone.status, gone.code) == (502, "cli_failed")
+            assert "failed to connect" in gone.json["error"]["message"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
