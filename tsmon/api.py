@@ -23,6 +23,7 @@ from tsmon.answers import (
     UptimeAnswer,
 )
 from tsmon.assets import Assets
+from tsmon.badge import badge
 from tsmon.classify import Classifier
 from tsmon.clock import Clock, rfc3339
 from tsmon.config import Settings
@@ -35,6 +36,7 @@ from tsmon.monitor import Monitor, Published
 from tsmon.params import BadParameterError, Param, parse_query
 from tsmon.render import (
     DAY,
+    NO_FIGURES,
     Figures,
     NodeAlerts,
     alert_answer,
@@ -49,15 +51,14 @@ from tsmon.render import (
 )
 from tsmon.replies import ApiError, Bodies, Body, encode, encode_list, errors, note_begun, reply
 from tsmon.selection import choose_nodes
-from tsmon.source import SourceError
 from tsmon.state import Node, View
 from tsmon.store import Store
 from tsmon.uptime import Uptime
+from tsmon.versions import Versions
 
 T = TypeVar("T")
 _MANY = 500
 """From this many nodes on an answer is made in a thread."""
-_VERSION_SECONDS = 600.0
 _LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "before")
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
@@ -117,7 +118,7 @@ class Api:
         self._steps = 0
         self._changes = 0
         self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
-        self._versions: dict[str, tuple[float, str | None]] = {}
+        self._tailscale_versions = Versions(whois, clock)
         monitor.subscribe(self._published)
 
     def apply(self, settings: Settings) -> None:
@@ -142,6 +143,7 @@ class Api:
             Route(f"{base}/latency/{{node}}", self.latency, "Latency", LatencyAnswer, queries.LATENCY),
             Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any]),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str),
+            Route(f"{base}/badge/{{node}}.svg", self.badge, "State and uptime as an image", bytes),
             Route("/healthz", self.healthz, "Liveness", dict[str, str]),
             Route("/readyz", self.readyz, "Readiness", dict[str, Any]),
             Route("/vpn", self.dashboard, "The dashboard", str),
@@ -261,27 +263,11 @@ class Api:
     async def node(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         node = self._find(request.match_info["node"])
         figures = await self.figures.get()
-        version = await self._version_of(node)
+        # A source that tsmon is blind through is not asked: the page must not wait for it.
+        asked = node.removed_at is None and self._monitor.view.blind is None
+        version = await self._tailscale_versions.of(node) if asked else None
         answer = node_detail(node, self._monitor.view, NodeAlerts(self._alerts()), figures, version)
         return await reply(request, Body(encode(answer)))
-
-    async def _version_of(self, node: Node) -> str | None:
-        """The node's own Tailscale version: only whois tells it (LocalAPI), so it is asked rarely."""
-        now = self._clock.mono()
-        known = self._versions.get(node.id)
-        if known is not None and known[0] > now:
-            return known[1]
-        version = None
-        try:
-            answer = await self._whois(node.facts.ip) if node.facts.ip and node.removed_at is None else None
-            info = ((answer or {}).get("Node") or {}).get("Hostinfo") or {}
-            version = str(info["IPNVersion"])[:64] if info.get("IPNVersion") else None
-        except (SourceError, AttributeError, TypeError):
-            pass
-        if len(self._versions) > 10_000:
-            self._versions.clear()
-        self._versions[node.id] = (now + _VERSION_SECONDS, version)
-        return version
 
     async def uptime(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         node = self._find(request.match_info["node"])
@@ -350,6 +336,15 @@ class Api:
         if request.method == "HEAD":
             return web.Response(content_type="text/event-stream")
         return await self.live.stream(request)
+
+    async def badge(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        node = self._find(request.match_info["node"])
+        uptime = (await self.figures.get()).get(node.id, NO_FIGURES)[0]
+        gone = node.removed_at is not None
+        state = "unknown" if gone else self._monitor.view.shown(node).state
+        # Pages of the same site may show it; strangers would read the state from the size of the image.
+        headers = {"Cross-Origin-Resource-Policy": "same-site"}
+        return await reply(request, Body(badge(node.hostname, state, uptime), "image/svg+xml"), headers)
 
     async def healthz(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         stuck = self._stuck_loop()
