@@ -24,10 +24,10 @@ from tsmon.source import (
     Sidecar,
     Source,
     SourceError,
-    _read_ping,
-    _read_text_ping,
     bus_mask,
     make_source,
+    read_ping,
+    read_text_ping,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tailscale"
@@ -296,12 +296,12 @@ async def test_plain_text_pings(text: str, outcome: Ping) -> None:
 
 
 def test_the_recorded_texts_of_real_pings() -> None:
-    assert _read_text_ping((FIXTURES / "ping.cli.txt").read_text()).outcome == "answered"
-    assert _read_text_ping((FIXTURES / "ping-dead.cli.txt").read_text()).outcome == "missed"
-    real = _read_ping((FIXTURES / "ping-disco-ok.json").read_bytes())
+    assert read_text_ping((FIXTURES / "ping.cli.txt").read_text()).outcome == "answered"
+    assert read_text_ping((FIXTURES / "ping-dead.cli.txt").read_text()).outcome == "missed"
+    real = read_ping((FIXTURES / "ping-disco-ok.json").read_bytes())
     assert real is not None
     assert (real.outcome, real.path) == ("answered", "direct")
-    unknown = _read_ping((FIXTURES / "ping-unknown.json").read_bytes())
+    unknown = read_ping((FIXTURES / "ping-unknown.json").read_bytes())
     assert unknown == Ping("unmeasured", error="no matching peer")
 
 
@@ -338,7 +338,7 @@ async def test_the_bus_is_opened_again(
     local: tuple[FakeLocalApi, LocalApi], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api, source = local
-    monkeypatch.setattr("tsmon.source.BUS_WAIT", 0.01)
+    monkeypatch.setattr("tsmon.source.localapi.BUS_WAIT", 0.01)
     heard: list[int] = []
     watching = asyncio.create_task(source.watch(lambda: heard.append(1)))
     for opened in range(1, 4):

@@ -1,0 +1,75 @@
+"""The sidecar and LocalAPI clients.
+
+Both answer one small protocol (`Source`), so nothing behind it knows which one is in use. Every request opens
+a fresh connection, has a time and a size limit, follows no redirect and sends no Origin.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tsmon.config import Settings
+from tsmon.source.answers import Ping, read_ping, read_text_ping
+from tsmon.source.auto import SIDECAR_URL, SOCKETS, Auto
+from tsmon.source.client import SourceError
+from tsmon.source.localapi import LocalApi, bus_mask
+from tsmon.source.sidecar import Sidecar
+
+__all__ = [
+    "SIDECAR_URL",
+    "SOCKETS",
+    "Auto",
+    "LocalApi",
+    "Ping",
+    "Sidecar",
+    "Source",
+    "SourceError",
+    "bus_mask",
+    "make_source",
+    "read_ping",
+    "read_text_ping",
+]
+
+
+class Source(Protocol):
+    """Where tsmon reads the tailnet."""
+
+    @property
+    def kind(self) -> str:
+        """`sidecar`, `localapi`, or `auto` while none was found."""
+
+    @property
+    def name(self) -> str:
+        """Scheme and host, or the socket's path: never a secret."""
+
+    @property
+    def can_ping(self) -> bool:
+        """False once the source showed that it has no ping."""
+
+    @property
+    def health_codes(self) -> frozenset[str]:
+        """Codes of health warnings told by the bus while it is open."""
+
+    async def status(self) -> bytes:
+        """The status document. Raises SourceError."""
+
+    async def whois(self, address: str) -> dict[str, Any] | None:
+        """Who an address (`ip`, `ip:port`) of the tailnet is; None when nobody has it. Raises SourceError."""
+
+    async def ping(self, ip: str) -> Ping:
+        """One disco ping, bounded in time; failures are outcomes."""
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when the source says that something changed; returns at once where it cannot."""
+
+    async def close(self) -> None:
+        """Free the connections."""
+
+
+def make_source(settings: Settings) -> Source:
+    """The source that the settings name."""
+    url = settings.source.reveal()
+    if url == "auto":
+        return Auto(settings)
+    if url.startswith("unix://"):
+        return LocalApi(url.removeprefix("unix://"), settings)
+    return Sidecar(url, settings)
