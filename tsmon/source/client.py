@@ -1,4 +1,4 @@
-"""One HTTP server with bounds on all it does: the only place with time-outs, size limits, error translation."""
+"""One HTTP server with bounds on all it does: the only place with time-outs, limits, error translation."""
 
 import errno
 from collections.abc import AsyncIterator
