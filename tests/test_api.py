@@ -175,6 +175,8 @@ async def test_a_node_is_found_by_name_id_and_after_its_removal(here: Site) -> N
     await here.poll()
     gone = await here.get("/health-monitoring/nodes/git")
     assert (gone["id"], gone["online"], bool(gone["removed_at"])) == (git.id, None, True)
+    assert gone["last_seen"] == gone["since"] == gone["removed_at"], "no longer seen from then on"
+    assert (gone["last_state"], gone["latency_ms"], gone["version"]) == ("online", None, None)
     assert (await here.get("/health-monitoring/uptime/git"))["hostname"] == "git"
     assert (await here.get("/health-monitoring/critical"))["git"]["status"] == "missing"
     error = await here.get("/health-monitoring/nodes/nobody", 404)

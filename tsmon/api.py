@@ -226,9 +226,13 @@ class Api:
         )
         now = self._clock.wall()
         shown = found[values["offset"] : values["offset"] + values["limit"]]
-        rows = [alert_answer(alert, now) for alert in shown]
-        answer = AlertsAnswer(rows, len(found), rfc3339(self._monitor.view.as_of))
-        return await reply(request, Body(encode(answer)))
+        as_of = rfc3339(self._monitor.view.as_of)
+
+        def make() -> Body:
+            rows = [alert_answer(alert, now) for alert in shown]
+            return Body(encode(AlertsAnswer(rows, len(found), as_of)))
+
+        return await reply(request, await _off_loop(len(shown), make))
 
     async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         chosen = EventFilter(

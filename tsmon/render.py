@@ -140,8 +140,7 @@ def node_detail(
     worst = alerts.worst(node.id)
     fields = node_fields(node, view, alerts, figures)
     if node.removed_at is not None:
-        fields |= {"state": "unknown", "online": None, "reason": None, "since": rfc3339(node.removed_at)}
-        fields |= {"last_state": node.state, "last_state_at": rfc3339(node.removed_at), "reachable": None}
+        fields |= _gone(node, node.removed_at)
     return NodeDetail(
         **fields,
         os_hostname=facts.os_hostname,
@@ -157,6 +156,24 @@ def node_detail(
         version=version,
         current_alert=alert_answer(worst, view.now) if worst is not None else None,
     )
+
+
+def _gone(node: Node, removed_at: float) -> dict[str, Any]:
+    """What can no longer be said of a removed node, and what was known last."""
+    at = rfc3339(removed_at)
+    known = (node.last_state, rfc3339(node.last_state_at)) if node.state == "unknown" else (node.state, at)
+    return {
+        "state": "unknown",
+        "online": None,
+        "reason": None,
+        "reachable": None,
+        "since": at,
+        "last_state": known[0],
+        "last_state_at": known[1],
+        "last_seen": known[1] if known[0] == "online" else rfc3339(node.last_online),
+        "latency_ms": None,
+        "path": None,
+    }
 
 
 def critical_answer(
