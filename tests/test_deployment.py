@@ -40,30 +40,20 @@ DOT_ENV = {
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc] # untyped
-    """Knows Compose's own tags: `!reset` takes a value away, `!override` replaces instead of merging."""
+    """Knows Compose's own tag `!override`: a list that replaces instead of being added."""
 
 
-class Override:
-    def __init__(self, value: Any) -> None:
-        self.value = value
+class Override(list[Any]):
+    pass
 
 
-Loader.add_constructor("!reset", lambda _, __: Override(None))
 Loader.add_constructor("!override", lambda loader, node: Override(loader.construct_sequence(node)))
 
 
 def merge(base: Any, over: Any) -> Any:
-    if isinstance(over, Override):
-        return over
     if isinstance(base, dict) and isinstance(over, dict):
-        merged = {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-        for key, value in list(merged.items()):
-            if isinstance(value, Override):
-                merged[key] = value.value
-                if value.value is None:
-                    del merged[key]
-        return merged
-    if isinstance(base, list) and isinstance(over, list):
+        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
+    if isinstance(base, list) and isinstance(over, list) and not isinstance(over, Override):
         return base + over
     return over
 
@@ -196,9 +186,8 @@ def test_the_bridges_gateway_is_trusted_also_of_another_subnet(tmp_path: Path) -
 def test_userspace_trusts_nothing_on_loopback_and_has_no_proxy_there(tmp_path: Path) -> None:
     services = compose("userspace")["services"]
     assert services["tailscale"]["environment"]["TS_USERSPACE"] == "true"
-    assert "devices" not in services["tailscale"]
-    assert "cap_add" not in services["tailscale"]
-    assert "tsmon-sidecar" not in services["tailscale"]["image"]
+    assert services["tailscale"]["devices"] == services["tailscale"]["cap_add"] == []
+    assert services["tailscale"]["entrypoint"] == ["/usr/local/bin/containerboot"]
     assert "127.0.0.1" not in services["tsmon"]["environment"]["TSMON_AUTH_TRUSTED_NETWORKS"]
     for variant in ("plain", "localapi", "git"):
         assert compose(variant)["services"]["tailscale"]["environment"]["TS_USERSPACE"] == "false"
