@@ -145,7 +145,7 @@ fail() {
 reply() {
     length=$(wc -c <"$2")
     head_lines "200 OK" "$1" "$((length))" 2>/dev/null
-    [ "$method" = HEAD ] || timeout "$write_seconds" cat "$2" 2>/dev/null
+    [ "$method" = HEAD ] || (exec 2>/dev/null; timeout "$write_seconds" cat "$2")
     exit 0
 }
 
@@ -158,7 +158,11 @@ read_request() {
     end=$(($(date +%s) + request_seconds))
     while :; do
         # Control characters become one that no request may hold (a shell's variable cannot hold NUL).
-        chunk=$(timeout "$left" dd bs=4096 count=1 2>/dev/null | tr '\000-\010\013\014\016-\037\177' '\001'; echo .)
+        chunk=$(
+            exec 2>/dev/null # busybox tells of each child that was ended
+            timeout "$left" dd bs=4096 count=1 | tr '\000-\010\013\014\016-\037\177' '\001'
+            echo .
+        )
         chunk=${chunk%.}
         [ -n "$chunk" ] || fail "408 Request Timeout" timeout "no complete request came in time"
         request=$request$chunk
@@ -254,7 +258,10 @@ cli() {
     shift
     [ -n "$work" ] || work=$(mktemp -d) || fail "502 Bad Gateway" no_space "the sidecar has no room for an answer"
     [ -z "${TS_SOCKET:-}" ] || set -- "--socket=$TS_SOCKET" "$@"
-    timeout -k 1 "$seconds" "${TAILSCALE_BIN:-tailscale}" "$@" >"$work/out" 2>"$work/err" </dev/null
+    (
+        exec 2>/dev/null
+        timeout -k 1 "$seconds" "${TAILSCALE_BIN:-tailscale}" "$@" >"$work/out" 2>"$work/err" </dev/null
+    )
     code=$?
 }
 

@@ -166,6 +166,7 @@ async def test_a_dead_node_is_an_answer_and_a_hung_daemon_is_504(proxy: Proxy) -
     proxy.say("status", err="failed to connect to local tailscaled", code="1")
     assert (await proxy.ask("/ping/100.64.0.66")).status == 502
     assert proxy.leftovers == []
+    assert (proxy.directory / "stderr").read_text() == ""
 
 
 # -- who may ask -------------------------------------------------------------------------------------------
@@ -349,6 +350,7 @@ async def test_silent_clients_are_ended_and_keep_nobody_out(proxy: Proxy) -> Non
         assert parse(await asyncio.wait_for(reader.read(-1), 8)).status == 408
         writer.close()
     assert proxy.leftovers == []
+    assert (proxy.directory / "stderr").read_text() == ""
 
 
 @pytest.mark.slow
@@ -370,6 +372,7 @@ async def test_clients_that_go_away_leave_nothing_behind(proxy: Proxy) -> None:
         writer.transport.abort()
     assert (await proxy.ask("/status")).status == 200
     await test_source.wait_for(lambda: not proxy.leftovers and not children(proxy.process.pid), 10)
+    assert (proxy.directory / "stderr").read_text() == "", "the container's log is not for strangers to fill"
 
 
 def children(pid: int) -> list[str]:
