@@ -537,14 +537,25 @@ async def test_answers_about_many_nodes_are_made_once_and_off_the_loop(tmp_path:
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             watch("nodes_body")
-            watch("critical_answer")
+            watch("critical_body")
             here.daemon.collector._source = None  # type: ignore[assignment]  # no poll moves the view
             await here.daemon.api.figures.get()
             paths = ["/health-monitoring/nodes"] * 5 + ["/health-monitoring/critical"] * 5
             answers = await asyncio.gather(*[here.get(path) for path in paths])
         assert all(len(nodes) == 600 for nodes in answers[:5])
         assert all(len(entries["fleet"]["nodes"]) == 600 for entries in answers[5:])
-        assert sorted(entry.split()[0] for entry in made) == ["critical_answer", "nodes_body"]
+        assert sorted(entry.split()[0] for entry in made) == ["critical_body", "nodes_body"]
         assert all("MainThread" not in entry for entry in made)
         bars = await here.get("/health-monitoring/history?buckets=2")
         assert len(bars["nodes"]) == 601
+
+
+async def test_a_reload_changes_the_path_prefix(tmp_path: Path) -> None:
+    file = tmp_path / "tsmon.toml"
+    file.write_text('public_url = "https://proxy.example/new"\n')
+    async with site(tmp_path, public_url="https://proxy.example/old") as here:
+        await here.get("/old/health-monitoring/summary")
+        here.daemon._reread = lambda: load(file, {}, {"source": here.daemon.settings.source.reveal()})
+        await here.daemon.reload()
+        await here.get("/new/health-monitoring/summary")
+        await here.get("/old/health-monitoring/summary", 404)

@@ -11,8 +11,9 @@ import pytest
 from tests.harness import settings
 from tsmon.alerts import ALERT_KINDS
 from tsmon.answers import ErrorAnswer
-from tsmon.api import Api, Route
+from tsmon.api import Api
 from tsmon.clock import Clock
+from tsmon.routing import Route
 from tsmon.state import EVENT_TYPES
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -57,7 +58,7 @@ def structs(kind: Any) -> set[type[msgspec.Struct]]:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
 def test_every_route_with_its_parameters_and_fields(route: Route) -> None:
     text = section(route.path)
-    for param in route.params:
+    for param in route.params or ():
         assert f"`{param.name}`" in text, param.name
     for struct in structs(route.answer):
         for field in msgspec.structs.fields(struct):
@@ -87,7 +88,7 @@ def test_the_error_example_is_an_error() -> None:
 
 def test_every_choice_is_told() -> None:
     for route in ROUTES:
-        for param in route.params:
+        for param in route.params or ():
             if param.kind == "choice":
                 for choice in param.choices:
                     assert not choice or f"`{choice.removeprefix('-')}`" in TEXT, (route.path, param, choice)

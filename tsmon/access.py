@@ -127,7 +127,9 @@ class Access:
             )
         if await self._is_member(request):
             return None
-        return error_response(403, "forbidden", "this caller is not one of auth.users or auth.tags")
+        return error_response(
+            403, "forbidden", "this caller is not one of auth.users or auth.tags, or cannot be named now"
+        )
 
     def _is_trusted(self, remote: str | None) -> bool:
         """Let in without auth by `auth.trusted_networks`."""

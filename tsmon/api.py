@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from tsmon.answers import (
 )
 from tsmon.assets import Assets
 from tsmon.badge import badge
+from tsmon.bodies import critical_body, history_body, nodes_body, page_of
 from tsmon.classify import Classifier
 from tsmon.clock import Clock, rfc3339
 from tsmon.config import Settings
@@ -33,7 +34,7 @@ from tsmon.history import EmbeddedHistory
 from tsmon.live import Live
 from tsmon.logs import EventFilter, answers, page_of_events, resolved_alerts
 from tsmon.monitor import Monitor, Published
-from tsmon.params import BadParameterError, Param, parse_query
+from tsmon.params import BadParameterError
 from tsmon.render import (
     DAY,
     NO_FIGURES,
@@ -41,17 +42,15 @@ from tsmon.render import (
     NodeAlerts,
     alert_answer,
     alert_order,
-    critical_answer,
-    history_node,
     latency_answer,
     node_detail,
-    node_fields,
     summary_answer,
     uptime_answer,
 )
-from tsmon.replies import ApiError, Bodies, Body, encode, encode_list, errors, note_begun, reply
+from tsmon.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
+from tsmon.routing import Route, add_routes, nothing_at, redirect
 from tsmon.selection import choose_nodes
-from tsmon.state import Node, View
+from tsmon.state import Node
 from tsmon.store import Store
 from tsmon.uptime import Uptime
 from tsmon.versions import Versions
@@ -61,16 +60,6 @@ _MANY = 500
 """From this many nodes on an answer is made in a thread."""
 _LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "before")
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
-
-
-class Route(NamedTuple):
-    """One route: what it takes and answers. The OpenAPI document is made of these."""
-
-    path: str
-    handler: Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-    summary: str
-    answer: Any
-    params: Sequence[Param] = ()
 
 
 class Readiness(NamedTuple):
@@ -146,9 +135,9 @@ class Api:
             Route(f"{base}/badge/{{node}}.svg", self.badge, "State and uptime as an image", bytes),
             Route("/healthz", self.healthz, "Liveness", dict[str, str]),
             Route("/readyz", self.readyz, "Readiness", dict[str, Any]),
-            Route("/vpn", self.dashboard, "The dashboard", str),
-            Route("/web/{name}", self.asset, "The dashboard's files", bytes),
-            Route("/", self.root, "Redirects to the dashboard", str),
+            Route("/vpn", self.dashboard, "The dashboard", str, None),
+            Route("/web/{name}", self.asset, "The dashboard's files", bytes, None),
+            Route("/", self.root, "Redirects to the dashboard", str, None),
         ]
 
     def application(self, further: Sequence[Route] = ()) -> web.Application:
@@ -157,32 +146,8 @@ class Api:
         app.on_response_prepare.append(add_security_headers)
         app.on_response_prepare.append(note_begun)
         app.on_shutdown.append(self.live.close)
-        for route in (*self.routes(), *further):
-            handle = self._checked(route)
-            for path in (route.path, "/{below:.+}" + route.path):
-                app.router.add_get(path, handle, expect_handler=_expect_nothing)
-        app.router.add_get("/{below:.+}", self._bare_prefix, expect_handler=_expect_nothing)
+        add_routes(app, (*self.routes(), *further), lambda: self.settings.path_prefix)
         return app
-
-    def _checked(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler of a route: below no prefix, or the one of `public_url`, which a reload may change."""
-
-        async def handle(request: web.Request) -> web.StreamResponse:
-            below = request.match_info.get("below")
-            if below is not None and f"/{below}" != self.settings.path_prefix:
-                raise _nothing_at(request)
-            free = route.path in ("/vpn", "/") or route.path.startswith("/web/")
-            values = {} if free else parse_query(request.query, route.params)
-            return await route.handler(request, values)
-
-        return handle
-
-    async def _bare_prefix(self, request: web.Request) -> web.StreamResponse:
-        """The path prefix without its slash leads to the dashboard too."""
-        below = request.match_info["below"]
-        if f"/{below}" != self.settings.path_prefix:
-            raise _nothing_at(request)
-        return _redirect(f"{below.rpartition('/')[2]}/vpn")
 
     # -- the mission's five ----------------------------------------------------------------------------
 
@@ -203,13 +168,8 @@ class Api:
         figures = await self.figures.get()
         view, alerts, keys = self._monitor.view, self._alerts(), self._keys
 
-        def entries() -> Body:
-            answer = critical_answer(view, keys, NodeAlerts(alerts), figures)
-            members = [encode(key) + b":" + _encode_entry(entry) for key, entry in answer.items()]
-            return Body(b"{" + b",".join(members) + b"}")
-
         async def make() -> Body:
-            return await _off_loop(len(view.nodes), entries)
+            return await _off_loop(len(view.nodes), lambda: critical_body(view, keys, alerts, figures))
 
         return await reply(request, await self._bodies.get("critical", self._made_of(), make))
 
@@ -300,20 +260,14 @@ class Api:
     async def _history_body(self, values: dict[str, Any], figures: Figures) -> Body:
         view = self._monitor.view
         chosen = await _off_loop(len(view.nodes), lambda: choose_nodes(view, values, figures))
-        page = _page(chosen, values)
+        page = page_of(chosen, values)
         now = self._clock.wall()
         start, count = now - values["window"], values["buckets"]
         bounds = [start + values["window"] * n / count for n in range(count + 1)]
         everyone = len(page) == len(view.nodes)
         found = await self._history.bars(bounds, None if everyone else {node.id for node in page})
-        times = [rfc3339(bound) for bound in bounds]
-        head = encode(HistoryAnswer(times[0], times[-1], count, times, self._history.kind, []))
-
-        def make() -> Body:
-            rows = encode_list(history_node(node, found[node.id]) for node in page if node.id in found)
-            return Body(head.removesuffix(b"[]}") + rows + b"}", total=len(chosen))
-
-        return await _off_loop(len(page), make)
+        kind, total = self._history.kind, len(chosen)
+        return await _off_loop(len(page), lambda: history_body(page, found, bounds, kind, total))
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
@@ -378,12 +332,12 @@ class Api:
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
         body = await asyncio.to_thread(self._assets.get, name)  # the disk may be slow
         if body is None:
-            raise _nothing_at(request)
+            raise nothing_at(request)
         return await reply(request, body)
 
     async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         # Relative, so that it holds below any path prefix.
-        return _redirect("vpn")
+        return redirect("vpn")
 
     # -- helpers ---------------------------------------------------------------------------------------
 
@@ -432,40 +386,6 @@ class Api:
             raise BadParameterError(
                 f"{name} takes more than nothing and at most the retention ({days:g} days)"
             )
-
-
-def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: dict[str, Any]) -> Body:
-    """The nodes that the parameters of /nodes choose."""
-    chosen = choose_nodes(view, values, figures)
-    of_nodes = NodeAlerts(alerts)
-    rows = (node_fields(node, view, of_nodes, figures) for node in _page(chosen, values))
-    names = values["fields"]
-    shown = ({n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows)
-    return Body(encode_list(shown), total=len(chosen))
-
-
-def _encode_entry(entry: CriticalEntry) -> bytes:
-    """In slices, should everybody be critical."""
-    head = CriticalEntry(entry.status, entry.online, entry.total, [])
-    return encode(head).removesuffix(b"[]}") + encode_list(entry.nodes) + b"}"
-
-
-def _page(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
-    limit = values["limit"]
-    end = None if limit is None else values["offset"] + limit
-    return nodes[values["offset"] : end]
-
-
-async def _expect_nothing(_: web.Request) -> None:
-    """No body is read here: whatever a client expects before it sends one, it gets its answer."""
-
-
-def _nothing_at(request: web.Request) -> ApiError:
-    return ApiError(404, "not_found", f"there is nothing at {request.path[:200]}")
-
-
-def _redirect(location: str) -> web.Response:
-    return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-cache"})
 
 
 async def _off_loop(size: int, make: Callable[[], T]) -> T:
