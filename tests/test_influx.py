@@ -15,7 +15,7 @@ from tests.harness import settings
 from tsmon.clock import Clock
 from tsmon.collector import Sample
 from tsmon.demo.servers import serving
-from tsmon.influx import Influx, lines_of
+from tsmon.influx import Influx, _retry_after, lines_of
 from tsmon.status import clean_hostname
 from tsmon.store import Store
 
@@ -110,6 +110,62 @@ async def test_what_is_not_stored_is_sent_again(
     assert fake.writes[0][2] == fake.writes[2][2], "the same bytes"
     assert "secret-token" not in str(influx.readiness())
     sending.cancel()
+
+
+async def test_a_bad_line_is_cut_out_and_kept(fake: FakeInflux, influx: Influx) -> None:
+    """Only a parse error is about a line; every other 400 keeps the whole batch."""
+    bad = '{"code": "invalid", "message": "unable to parse \'x\': missing fields"}'
+    configuration = (
+        '{"code": "invalid", "message": "invalid precision; valid precision units are ns, us, ms, s"}'
+    )
+    fake.script = [(400, configuration), (400, bad), (204, ""), (400, bad)]
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(300.0, SAMPLES)
+    await influx.put_samples(600.0, SAMPLES)
+    await until(lambda: len(fake.stored) == 3)
+    kept = await influx._store.read(
+        lambda db: db.execute("SELECT line, error FROM influx_quarantine").fetchall()
+    )
+    assert len(kept) == 1
+    assert kept[0][0].startswith("tailscale_health,hostname=dev")
+    assert "missing fields" in kept[0][1]
+    assert influx.readiness()["lines_quarantined"] == 1
+    sending.cancel()
+
+
+async def test_a_batch_that_is_too_large_is_halved(fake: FakeInflux, influx: Influx) -> None:
+    fake.script = [(413, "<html>nginx")]
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(300.0, SAMPLES)
+    await until(lambda: len(fake.stored) == 2)
+    assert [body.count("\n") for _, _, body in fake.writes] == [1, 0, 0]
+    sending.cancel()
+
+
+async def test_a_partial_write_is_not_sent_again(fake: FakeInflux, influx: Influx) -> None:
+    fake.script = [(422, '{"code": "unprocessable entity", "message": "partial write: field type conflict"}')]
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(300.0, SAMPLES)
+    await influx.put_samples(600.0, SAMPLES)
+    await until(lambda: len(fake.stored) == 2)
+    assert len(fake.writes) == 2
+    assert influx.readiness()["lines_dropped"] == 1
+    sending.cancel()
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        (None, 0, 0),
+        ("7", 7, 7),
+        ("99999", 600, 600),
+        ("soon", 0, 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 600, 600),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(text: str | None, least: float, most: float) -> None:
+    assert least <= _retry_after(text) <= most
 
 
 async def test_the_outbox_survives_a_restart(fake: FakeInflux, influx: Influx) -> None:

@@ -4,12 +4,16 @@ import asyncio
 import gzip
 import random
 import sqlite3
+import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
 
+import aiohttp
 import structlog
 
-from tsmon.clock import Clock
+from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Sample
 from tsmon.config import InfluxSettings, redact_url
 from tsmon.store import Store, StoreError
@@ -24,18 +28,29 @@ _TIMEOUT_MS = 20_000  # the server's own limit is 10 s
 _SLICE = 250
 _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
-_REFUSED_WAIT = 60.0
+_MOST_PATIENCE = 600.0
+
+
+_importing = threading.Lock()
+
+
+def _client() -> Any:
+    """The client library, imported once and by one thread: two at a time would see it half made, and the
+    event loop has no half second to spare."""
+    with _importing:
+        import influxdb_client
+        import influxdb_client.client.influxdb_client_async
+        import influxdb_client.rest
+    return influxdb_client
 
 
 def lines_of(grid: float, samples: Sequence[Sample], tags: dict[str, str]) -> list[str]:
     """Line protocol of the samples of one grid time, as influxdb-client's `Point` writes it (the schema is
-    product-wide: see docs/influxdb.md)."""
-    from influxdb_client.client.write.point import Point
-    from influxdb_client.domain.write_precision import WritePrecision
-
+    that of docs/influxdb.md). Run it in a thread."""
+    library = _client()
     lines = []
     for sample in samples:
-        point = Point(MEASUREMENT).time(int(grid), WritePrecision.S)  # type: ignore[no-untyped-call]
+        point = library.Point(MEASUREMENT).time(int(grid), library.WritePrecision.S)
         for name, value in tags.items():
             point.tag(name, value)
         point.tag("hostname", sample.hostname).tag("node_type", sample.node_type).tag(
@@ -62,6 +77,7 @@ class Influx:
         self.error = ""
         self.last_success: float | None = None
         self.dropped = 0
+        self.quarantined = 0
 
     async def put_samples(self, grid: float, samples: list[Sample]) -> None:
         """Store the samples of one grid time in the outbox; sending is another's job."""
@@ -124,16 +140,16 @@ class Influx:
         return {
             "url": redact_url(self._settings.url),
             "error": self.error or None,
-            "last_success": self.last_success,
+            "last_success": rfc3339(self.last_success),
             "lines_dropped": self.dropped,
+            "lines_quarantined": self.quarantined,
         }
 
     async def run(self) -> None:
         """Send batches one by one for ever; what fails is kept and tried again with growing waits."""
-        from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
-
+        library = await asyncio.to_thread(_client)
         token = self._settings.token.reveal() if self._settings.token is not None else ""
-        async with InfluxDBClientAsync(
+        async with library.client.influxdb_client_async.InfluxDBClientAsync(
             url=self._settings.url,
             token=token,
             org=self._settings.org,
@@ -144,17 +160,18 @@ class Influx:
             wait = _FIRST_WAIT
             while True:
                 self._news.clear()
-                outcome = await self._send_one(client.write_api())
-                if outcome is None:
+                pause = await self._send_oldest(client.write_api(), library)
+                if pause is None:
                     await self._news.wait()
-                elif outcome:
+                elif pause < 0:
                     wait = _FIRST_WAIT
                 else:
-                    await self._clock.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)
+                    await self._clock.sleep(max(pause, wait) * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)
                     wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _send_one(self, api: Any) -> bool | None:
-        """True when the oldest batch was stored, False when it must wait, None when there is none."""
+    async def _send_oldest(self, api: Any, library: Any) -> float | None:
+        """Send the oldest batch: -1 when it is done, else the seconds that the server asks to wait (0 when it
+        asks for none); None when there is no batch."""
         row = await self._store.read(
             lambda db: db.execute(
                 "SELECT id, created, payload FROM influx_outbox ORDER BY id LIMIT 1"
@@ -165,29 +182,86 @@ class Influx:
             return None
         id_, self._oldest, payload = row
         text = await asyncio.to_thread(lambda: gzip.decompress(payload).decode())
-        error = await self._write(api, text)
-        if error:
-            if error != self.error:
-                log.warning("influx_refuses", url=redact_url(self._settings.url), error=error)
-            self.error = error
-            return False
+        refusal = await self._deliver(api, library, text.splitlines())
+        if refusal is not None:
+            if refusal.words != self.error:
+                log.warning("influx_refuses", url=redact_url(self._settings.url), error=refusal.words)
+            self.error = refusal.words
+            return refusal.wait
         if self.error:
             log.info("influx_accepts", url=redact_url(self._settings.url))
         self.error, self.last_success = "", self._clock.wall()
         await self._store.write(lambda db: db.execute("DELETE FROM influx_outbox WHERE id = ?", (id_,)))
-        return True
+        return -1.0
 
-    async def _write(self, api: Any, text: str) -> str:
-        """Send lines; "" when InfluxDB stored them, else what it said."""
-        import aiohttp
-        from influxdb_client.rest import ApiException
+    async def _deliver(self, api: Any, library: Any, lines: list[str]) -> "_Refusal | None":
+        """Send lines until each is stored or set aside; None then, else why the batch must wait. A batch that
+        is too large or has a line that cannot be parsed is halved until that line is alone: it goes into the
+        quarantine. Sending the good ones again overwrites them with themselves."""
+        refusal = await self._write(api, library, "\n".join(lines))
+        if refusal is None or not refusal.of_a_line:
+            return refusal
+        if len(lines) == 1:
+            await self._quarantine(lines[0], refusal.words)
+            return None
+        half = len(lines) // 2
+        return await self._deliver(api, library, lines[:half]) or await self._deliver(
+            api, library, lines[half:]
+        )
 
+    async def _quarantine(self, line: str, error: str) -> None:
+        now = self._clock.wall()
+        log.error("influx_line_refused", line=line[:200], error=error[:200])
+        await self._store.write(
+            lambda db: db.execute(
+                "INSERT INTO influx_quarantine (created, line, error) VALUES (?, ?, ?)", (now, line, error)
+            )
+        )
+        self.quarantined += 1
+
+    async def _write(self, api: Any, library: Any, text: str) -> "_Refusal | None":
+        """One request; None when InfluxDB stored it."""
         try:
             stored = await api.write(bucket=self._settings.bucket, record=text, write_precision="s")
         except TimeoutError:
-            return "no answer in time"
-        except ApiException as error:
-            return f"answered {error.status} {error.reason}"
+            return _Refusal("no answer in time")
+        except library.rest.ApiException as error:
+            return self._refused(error, text)
         except (aiohttp.ClientError, OSError) as error:
-            return f"connecting failed: {type(error).__name__}"
-        return "" if stored else "an answer that is not InfluxDB's (wrong URL, or a proxy?)"
+            return _Refusal(f"connecting failed: {type(error).__name__}")
+        return None if stored else _Refusal("an answer that is not InfluxDB's (wrong URL, or a proxy?)")
+
+    def _refused(self, error: Any, text: str) -> "_Refusal | None":
+        """What a status code other than 204 means (docs/influxdb.md)."""
+        message = error.message if isinstance(error.message, str) else ""
+        words = f"answered {error.status} {error.reason}" + (f": {message[:160]}" if message else "")
+        if error.status == 422:
+            # Partial: a type conflict or a time outside the retention; the others are stored.
+            self.dropped += 1
+            log.error("influx_lines_dropped", error=words, lines=text.count("\n") + 1)
+            return None
+        unparsable = error.status == 400 and message.startswith("unable to parse '")
+        return _Refusal(
+            words, of_a_line=unparsable or error.status == 413, wait=_retry_after(error.retry_after)
+        )
+
+
+class _Refusal(NamedTuple):
+    words: str
+    of_a_line: bool = False
+    """It is about a line of the batch, or its size: smaller parts may be taken."""
+    wait: float = 0.0
+    """Seconds that the server asks to wait."""
+
+
+def _retry_after(text: str | None) -> float:
+    """Seconds of a Retry-After header (a number or a date), at most ten minutes; 0 without one."""
+    if not text:
+        return 0.0
+    if text.strip().isdigit():
+        return min(float(text), _MOST_PATIENCE)
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return 0.0
+    return min(max(0.0, until - time.time()), _MOST_PATIENCE)
