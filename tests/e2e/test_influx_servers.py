@@ -115,7 +115,7 @@ async def test_every_sample_is_there_once_although_the_server_was_killed(
 
 
 @pytest.mark.skipif(
-    None in REAL.values(), reason="SKIPPED LOUDLY: TSMON_TEST_INFLUX_* are not set: no InfluxDB 2.x was asked"
+    None in REAL.values(), reason="SKIPPED LOUDLY: no TSMON_TEST_INFLUX_*: no InfluxDB 2.x was asked"
 )
 async def test_mean_of_online_is_the_uptime(store: Store) -> None:
     chosen = settings(**{f"influx__{name}": value for name, value in REAL.items()}).influx
