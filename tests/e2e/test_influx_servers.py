@@ -107,7 +107,7 @@ async def test_every_sample_is_there_once_although_the_server_was_killed(
         server.wait()
     assert len(rows) == len(HOSTS)
     for row in rows:
-        # The last second before a kill -9 is victoria-metrics' to lose; what it keeps is there once, in order.
+        # The last second before a kill -9 is the server's to lose; what it keeps is there once, in order.
         times = [stamp / 1000 for stamp in row["timestamps"]]
         assert times == sorted(set(times))
         assert set(times) <= set(grids)
