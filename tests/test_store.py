@@ -377,6 +377,32 @@ async def test_a_locked_database_is_an_error_and_recovers(store: Store, tmp_path
     assert await count(store, "events") == 3
 
 
+@pytest.mark.parametrize(
+    ("pragma", "mended", "words"),
+    [
+        ("max_page_count = 1", "max_page_count = 1000000", "the disk is full"),
+        ("query_only = 1", "query_only = 0", "it is read-only"),
+    ],
+)
+async def test_a_full_disk_and_a_read_only_file(store: Store, pragma: str, mended: str, words: str) -> None:
+    """SQLite's own errors, provoked on the writing connection: said, kept in memory, written later."""
+    writer = store._db
+    assert writer is not None
+    await store.commit(Batch(events=[event(1)]))
+    writer.execute(f"PRAGMA {pragma}")
+    backlog = Backlog(store.commit)
+    large = [event(n, message="x" * 500) for n in range(2, 100)]
+    await backlog.commit(Batch(events=large))
+    await backlog.commit(Batch(events=[event(100)]))
+    assert words in backlog.error
+    assert backlog.waiting == 2
+    assert await count(store, "events") == 1, "what was there can still be read"
+    writer.execute(f"PRAGMA {mended}")
+    await backlog.commit(Batch(events=[event(101)]))
+    assert (backlog.error, backlog.waiting) == ("", 0)
+    assert await count(store, "events") == 101
+
+
 async def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     def fail(_: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("disk I/O error")
