@@ -1,6 +1,7 @@
 """The JSON API over a real daemon on a free port, with a simulated tailnet behind a real sidecar."""
 
 import asyncio
+import contextlib
 import csv
 import gzip
 import io
@@ -559,3 +560,29 @@ async def test_a_reload_changes_the_path_prefix(tmp_path: Path) -> None:
         await here.daemon.reload()
         await here.get("/new/health-monitoring/summary")
         await here.get("/old/health-monitoring/summary", 404)
+
+
+async def test_an_export_of_the_admin_socket_breaks_off_alike(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It streams through the same middleware: no error is written into the rows."""
+    read, calls = here.daemon.store.read, 0
+
+    async def fail_later(work: Any, *rest: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise StoreError("tsmon.db: the disk reports an I/O error")
+        return await read(work, *rest, **named)
+
+    monkeypatch.setattr(here.daemon.store, "read", fail_later)
+    reader, writer = await asyncio.open_unix_connection(here.daemon.state_dir / "admin.sock")
+    writer.write(b"GET /export?table=events HTTP/1.1\r\nHost: x\r\n\r\n")
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := await asyncio.wait_for(reader.read(65536), 5):
+            received += chunk
+    writer.close()
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"monitor_started" in received
+    assert b"storage_unavailable" not in received

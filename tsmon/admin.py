@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tsmon.clock import parse_rfc3339, rfc3339
 from tsmon.monitor import Monitor
-from tsmon.replies import ApiError, errors
+from tsmon.replies import ApiError, errors, note_begun
 from tsmon.store import Store
 
 SOCKET = "admin.sock"
@@ -47,6 +47,7 @@ class Admin:
     async def start(self, state_dir: Path) -> None:
         """Listen on `admin.sock` in the state directory, for its owner only."""
         app = web.Application(middlewares=[errors])
+        app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
         app.router.add_post("/reload", self._reloaded)
