@@ -145,7 +145,7 @@ fail() {
 reply() {
     length=$(wc -c <"$2")
     head_lines "200 OK" "$1" "$((length))" 2>/dev/null
-    [ "$method" = HEAD ] || (exec 2>/dev/null; timeout "$write_seconds" cat "$2")
+    [ "$method" = HEAD ] || (exec 2>/dev/null; timeout "$write_seconds" cat "$2"; exit "$?")
     exit 0
 }
 
@@ -159,7 +159,7 @@ read_request() {
     while :; do
         # Control characters become one that no request may hold (a shell's variable cannot hold NUL).
         chunk=$(
-            exec 2>/dev/null # busybox tells of each child that was ended
+            exec 2>/dev/null
             timeout "$left" dd bs=4096 count=1 | tr '\000-\010\013\014\016-\037\177' '\001'
             echo .
         )
@@ -259,8 +259,9 @@ cli() {
     [ -n "$work" ] || work=$(mktemp -d) || fail "502 Bad Gateway" no_space "the sidecar has no room for an answer"
     [ -z "${TS_SOCKET:-}" ] || set -- "--socket=$TS_SOCKET" "$@"
     (
-        exec 2>/dev/null
+        exec 2>/dev/null # the shell tells of each child that was ended; exit keeps a shell here to do so
         timeout -k 1 "$seconds" "${TAILSCALE_BIN:-tailscale}" "$@" >"$work/out" 2>"$work/err" </dev/null
+        exit "$?"
     )
     code=$?
 }

@@ -3,7 +3,9 @@
 # $TSMON_TEST_CLI: COMMAND.out, COMMAND.err, COMMAND.code, COMMAND.hang (seconds), COMMAND.stubborn (ignores SIGTERM).
 # Every call is a line of the file `calls`, each argument in <>.
 set -u
-{ printf '<%s>' "$@"; echo; } >>"$TSMON_TEST_CLI/calls"
+# One write, since many of it run at once.
+call=$(printf '<%s>' "$@")
+printf '%s\n' "$call" >>"$TSMON_TEST_CLI/calls"
 case $1 in --socket=*) shift ;; esac
 cd "$TSMON_TEST_CLI" || exit 99
 [ ! -e "$1.err" ] || cat "$1.err" >&2
