@@ -111,8 +111,6 @@ class Daemon:
         self._admin = Admin(self.monitor, self.store, self.reload)
         await self._admin.start(self.state_dir)
         self._start_loops()
-        log.info("started", version=__version__, url=self.url, state_dir=str(self.state_dir), demo=self.demo)
-        notify(f"READY=1\nSTATUS=listening on {self.url}")
 
     async def _listen(self) -> None:
         host, port = self.settings.address
@@ -186,6 +184,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload_on_signal()))
+        # Told only now: who waits for these words may send a signal at once, and SIGHUP would kill before.
+        log.info("started", version=__version__, url=self.url, state_dir=str(self.state_dir), demo=self.demo)
+        notify(f"READY=1\nSTATUS=listening on {self.url}")
         await self._stopping.wait()
 
     def _signalled(self) -> None:
