@@ -223,3 +223,24 @@ def test_loopback_in_ipv6_clothes_is_loopback() -> None:
         guard = access(known, auth__trusted_networks="127.0.0.1,::1,::/0")
         for remote in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
             assert guard._is_trusted(remote) is let_in, remote
+
+
+@pytest.mark.parametrize(("tun", "let_in"), [(True, True), (False, False), (None, False)])
+def test_trusted_loopback_needs_a_tailscaled_that_is_known_to_have_tun(
+    tun: bool | None, let_in: bool
+) -> None:
+    """Before the first snapshot it is not known: loopback may be open to the tailnet."""
+    view = View(
+        version=1,
+        now=0,
+        as_of=None,
+        nodes={},
+        removed={},
+        blind=None,
+        self_id="",
+        self_stopped=False,
+        tailnet=None,
+        tun=tun,
+        excluded=0,
+    )
+    assert access(view, auth__trusted_networks="127.0.0.1")._is_trusted("127.0.0.1") == let_in

@@ -138,7 +138,7 @@ class Access:
         except ValueError:
             return False
         address = getattr(address, "ipv4_mapped", None) or address
-        if address.is_loopback and self._view().tun is False:
+        if address.is_loopback and self._view().tun is not True:
             # A userspace tailscaled hands the tailnet's connections to 127.0.0.1: no proof of anything.
             return False
         networks: Iterable[Any] = self._trusted
