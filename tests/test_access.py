@@ -230,17 +230,5 @@ def test_trusted_loopback_needs_a_tailscaled_that_is_known_to_have_tun(
     tun: bool | None, let_in: bool
 ) -> None:
     """Before the first snapshot it is not known: loopback may be open to the tailnet."""
-    view = View(
-        version=1,
-        now=0,
-        as_of=None,
-        nodes={},
-        removed={},
-        blind=None,
-        self_id="",
-        self_stopped=False,
-        tailnet=None,
-        tun=tun,
-        excluded=0,
-    )
+    view = msgspec.structs.replace(EMPTY, tun=tun)
     assert access(view, auth__trusted_networks="127.0.0.1")._is_trusted("127.0.0.1") == let_in
