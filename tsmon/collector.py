@@ -4,7 +4,6 @@ The mission's three jobs are `collect_health_metrics`, `check_critical_nodes` an
 """
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -182,14 +181,17 @@ class Collector:
             await self._answer_asks(wake)
 
     async def _answer_asks(self, wake: float) -> None:
-        """Until `wake` (monotonic), ping at once the nodes whose outage fell due."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
-                while True:
+        """Until `wake` (monotonic), ping at once the nodes whose outage fell due. A ping that goes on is not
+        cut off: its outcome is what the outage waits for, and the next try could be cut off alike."""
+        while (left := wake - self._clock.mono()) > 0:
+            try:
+                async with asyncio.timeout(left):
                     await self._ping_wanted.wait()
-                    self._ping_wanted.clear()
-                    asks, self._asks = self._asks, []
-                    await self.ping(asks)
+            except TimeoutError:
+                return
+            self._ping_wanted.clear()
+            asks, self._asks = self._asks, []
+            await self.ping(asks)
 
     async def ping(self, targets: Iterable[str]) -> None:
         """Ping `targets`, then witnesses where one missed its third ping; news asks for a read."""
