@@ -20,7 +20,7 @@ import structlog
 from tests.test_api import site
 from tsmon.admin import SOCKET
 from tsmon.clock import Clock
-from tsmon.config import Log
+from tsmon.config import Log, load
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.logging import configure
@@ -355,3 +355,30 @@ async def test_userspace_without_auth_is_warned_about(tmp_path: Path) -> None:
         here.tailnet.tun = False
         await here.poll()
         assert "userspace" in (await here.get("/readyz"))["warnings"][0]
+
+
+async def test_a_reload_changes_influxdb_and_names_what_is_not_built(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        daemon = here.daemon
+        assert daemon.influx is None
+        given = {
+            "influx.url": "http://127.0.0.1:1",
+            "influx.org": "home",
+            "heartbeat.url": "https://beat.example/x",
+            "history.uptime_source": "influxdb",
+            "path_degraded.relay": "true",
+        }
+        daemon._reread = lambda: load(None, {}, given)
+        words = await daemon.reload()
+        assert "listen" in words
+        assert daemon.influx is not None
+        assert daemon.collector.put_samples == daemon.influx.put_samples
+        ready = await here.get("/readyz")
+        assert ready["influxdb"]["url"] == "http://127.0.0.1:1"
+        named = " ".join(ready["warnings"])
+        assert all(name in named for name in ("heartbeat.url", "path_degraded", "history.uptime_source"))
+        daemon._reread = lambda: load(None, {}, {})
+        await daemon.reload()
+        assert daemon.influx is None
+        assert daemon.collector.put_samples is None
+        assert (await here.get("/readyz"))["warnings"] == []

@@ -72,7 +72,7 @@ class Collector:
         self._source = source
         self._monitor = monitor
         self._last_grid = last_grid
-        self._put_samples = put_samples
+        self.put_samples = put_samples
         self._decoder = Decoder(settings.exclude)
         self._answered = asyncio.Event()  # there was a first answer of the source
         self._read_wanted = asyncio.Event()
@@ -230,8 +230,8 @@ class Collector:
         now = self._clock.wall()
         if grid > self._last_grid:
             self._last_grid = grid
-            if self._put_samples is not None:
-                await self._put_samples(grid, samples_of(view, now))
+            if self.put_samples is not None:
+                await self.put_samples(grid, samples_of(view, now))
         latency = [
             LatencyRow(f.node_id, grid, f.min_ms, f.mean_ms, f.max_ms, f.loss, f.path)
             for f in self._monitor.drain_pings()

@@ -112,6 +112,7 @@ class Daemon:
         self._admin = Admin(self.monitor, self.store, self.reload)
         await self._admin.start(self.state_dir)
         self._start_loops()
+        self._tell_unbuilt()
 
     async def _listen(self) -> None:
         host, port = self.settings.address
@@ -150,6 +151,10 @@ class Daemon:
         for name, run, patience in jobs:
             self.loops.start(name, run, patience)
         collector.beat = self.loops.beat
+
+    def _tell_unbuilt(self) -> None:
+        for name in unbuilt(self.settings):
+            log.error("setting_without_effect", setting=name, problem="this version does not do that yet")
 
     async def _run_prune(self) -> None:
         """Retention, in small steps with air between them."""
@@ -217,11 +222,24 @@ class Daemon:
         self.collector.apply(fresh)
         self.api.apply(fresh)
         await self.monitor.reload(fresh)
+        if fresh.influx != old.influx:
+            await self._change_influx(fresh)
+        if fresh.log != old.log:
+            configure(fresh.log)
+        self._tell_unbuilt()
         words = "the configuration was reloaded"
         if unchangeable:
             words += f"; a restart is needed for {', '.join(unchangeable)}"
         log.info("reloaded", needs_restart=unchangeable)
         return words
+
+    async def _change_influx(self, fresh: Settings) -> None:
+        """Another InfluxDB, one at last, or none any more; what the outbox holds goes to the new one."""
+        await self.loops.end("influx")
+        self.influx = Influx(fresh.influx, self.store, self.clock) if fresh.influx.url else None
+        self.collector.put_samples = self.influx.put_samples if self.influx is not None else None
+        if self.influx is not None:
+            self.loops.start("influx", self.influx.run)
 
     def readiness(self) -> Readiness:
         """What /readyz says."""
@@ -253,7 +271,13 @@ class Daemon:
                 "source": source,
                 "storage": storage,
                 "influxdb": self.influx.readiness() if self.influx is not None else None,
-                "warnings": [USERSPACE_WARNING] if open_to_tailnet else [],
+                "warnings": [
+                    *([USERSPACE_WARNING] if open_to_tailnet else []),
+                    *(
+                        f"{name} is set, but this version does not do that yet"
+                        for name in unbuilt(self.settings)
+                    ),
+                ],
                 "uptime_s": round(time.monotonic() - self._begun),
                 "version": __version__,
             },
@@ -281,6 +305,18 @@ class Daemon:
         except TimeoutError:
             log.warning("stopped_hard", problem=f"something did not end within {STOP_SECONDS:g} s")
         log.info("stopped")
+
+
+def unbuilt(settings: Settings) -> list[str]:
+    """Settings that are given but have no effect in this version: silence would be a lie."""
+    given = {
+        "notify": bool(settings.notify),
+        "maintenance": bool(settings.maintenance),
+        "heartbeat.url": settings.heartbeat.url is not None,
+        "path_degraded": settings.path_degraded.latency is not None or settings.path_degraded.relay,
+        "history.uptime_source": settings.history.uptime_source == "influxdb",
+    }
+    return [name for name, is_given in given.items() if is_given]
 
 
 USERSPACE_WARNING = (

@@ -39,6 +39,13 @@ class Loops:
         loop.task = asyncio.create_task(self._supervise(loop), name=name)
         self._loops[name] = loop
 
+    async def end(self, name: str) -> None:
+        """Stop one loop and forget it; nothing when there is none of that name."""
+        loop = self._loops.pop(name, None)
+        if loop is not None and loop.task is not None:
+            loop.task.cancel()
+            await asyncio.gather(loop.task, return_exceptions=True)
+
     def beat(self, name: str) -> None:
         """The loop `name` is alive."""
         self._loops[name].beat = asyncio.get_running_loop().time()
