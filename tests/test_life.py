@@ -280,6 +280,32 @@ def _drop(_: Any, __: str, line: Any) -> Any:
     raise structlog.DropEvent
 
 
+async def test_a_loop_that_hangs_is_named_and_started_again() -> None:
+    structlog.configure(processors=[_drop])
+    runs: list[int] = []
+    loops = Loops()
+
+    async def hangs_at_first() -> None:
+        runs.append(1)
+        while len(runs) > 1:
+            loops.beat("slow")
+            await asyncio.sleep(0.01)
+        await asyncio.Event().wait()
+
+    loops.start("slow", hangs_at_first, patience=0.1)
+    loops.start("silent", asyncio.Event().wait)  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while loops.stuck() is None:  # noqa: ASYNC110 (the passing of time is what is waited for)
+            await asyncio.sleep(0.01)
+        assert loops.stuck() == "slow"
+        loops.mend()
+        assert loops.stuck() == "slow", "until it beats again"
+        while loops.stuck() is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert len(runs) == 2
+    await loops.stop()
+
+
 async def test_a_loop_that_ends_by_itself_is_not_started_again() -> None:
     loops = Loops()
     runs: list[int] = []

@@ -138,7 +138,8 @@ class Daemon:
         slack = 3 * settings.source_timeout + 30
         jobs: list[tuple[str, Callable[[], Coroutine[Any, Any, None]], float]] = [
             ("poll", collector.run_poll, 3 * settings.poll_interval + slack),
-            ("ping", collector.run_ping, 3 * settings.poll_interval + 150),
+            # A round of 200 dead nodes through an old sidecar takes minutes.
+            ("ping", collector.run_ping, 3 * settings.poll_interval + 600),
             ("collect", collector.run_collect, settings.collect_interval + slack),
             ("check", collector.run_check, 2 * settings.check_interval + slack),
             ("report", collector.run_report, 2 * settings.report_interval + slack),
@@ -181,6 +182,7 @@ class Daemon:
                 warned = True
                 log.warning("open_to_the_tailnet", problem=USERSPACE_WARNING)
             stuck = self.loops.stuck()
+            self.loops.mend()
             if watchdog and stuck is None:
                 notify("WATCHDOG=1")
             health = view.health()

@@ -11,6 +11,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
+_STUCK = "stuck"
 _STEADY = 300.0
 """Seconds of running after which a loop counts as well again."""
 
@@ -48,7 +49,9 @@ class Loops:
 
     def beat(self, name: str) -> None:
         """The loop `name` is alive."""
-        self._loops[name].beat = asyncio.get_running_loop().time()
+        loop = self._loops[name]
+        loop.beat = asyncio.get_running_loop().time()
+        loop.failed = ""
 
     def change_patience(self, name: str, patience: float) -> None:
         self._loops[name].patience = patience
@@ -61,6 +64,17 @@ class Loops:
                 return loop.name
         return None
 
+    def mend(self) -> None:
+        """Start every loop again whose last beat is too old; it counts as stuck until it beats."""
+        now = asyncio.get_running_loop().time()
+        for loop in self._loops.values():
+            if now - loop.beat <= loop.patience or loop.task is None:
+                continue
+            log.error("loop_stuck", loop=loop.name, silent_s=round(now - loop.beat))
+            loop.task.cancel()
+            loop.beat, loop.failed = now, _STUCK
+            loop.task = asyncio.create_task(self._supervise(loop), name=loop.name)
+
     async def _supervise(self, loop: _Loop) -> None:
         wait = _FIRST_WAIT
         clock = asyncio.get_running_loop().time
@@ -68,7 +82,7 @@ class Loops:
             begun = clock()
             try:
                 loop.beat = begun
-                loop.failed = ""
+                loop.failed = _STUCK if loop.failed == _STUCK else ""
                 await loop.run()
                 return
             except asyncio.CancelledError:
