@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.harness import World
 from tests.test_life import ROOT, Process
+from tests.test_status import FIXTURES
 from tests.virtual import VirtualClock, virtual
 from tsmon.clock import Clock
 from tsmon.config import Settings
@@ -122,6 +124,45 @@ async def test_a_filled_up_demo(tmp_path: Path) -> None:
             assert len(json.loads(await response.read())["Peer"]) == 49
         async with client.get(url + "/healthz") as response:
             assert (await response.json()) == {"ok": True}
+
+
+def peers(tailnet: SimTailnet) -> dict[str, dict[str, Any]]:
+    found = json.loads(tailnet.document())["Peer"]
+    return {row["DNSName"].partition(".")[0]: row for row in found.values()}
+
+
+def test_a_document_has_the_fields_of_a_real_one() -> None:
+    tailnet = SimTailnet(VirtualClockOutside(), suffix="tail.example")
+    for n in range(5):
+        tailnet.add(f"node-{n}")
+    simulated, real = json.loads(tailnet.document()), json.loads((FIXTURES / "all-online.json").read_bytes())
+    assert set(simulated) == set(real)
+    rows, real_rows = list(simulated["Peer"].values()), list(real["Peer"].values())
+    for row in rows:
+        assert set.intersection(*map(set, real_rows)) <= set(row) <= set.union(*map(set, real_rows))
+        assert {key: type(value) for key, value in row.items()} == {
+            key: type(value) for key, value in real_rows[0].items() if key in row
+        }
+    assert all(key == row["PublicKey"] and len(key) == 72 for key, row in simulated["Peer"].items())
+    # Benchmarks say something about real tailnets only when the documents are as large.
+    bytes_of_a_row = [sum(len(json.dumps(row)) for row in all_) / len(all_) for all_ in (rows, real_rows)]
+    assert 0.9 < bytes_of_a_row[0] / bytes_of_a_row[1] < 1.1
+
+
+@pytest.mark.parametrize(("first", "second"), [("lose_control", "stop"), ("stop", "lose_control")])
+def test_a_monitor_without_control_learns_nothing(first: str, second: str) -> None:
+    tailnet = SimTailnet(VirtualClockOutside())
+    tailnet.add("a")
+    undo = {"lose_control": tailnet.regain_control, "stop": tailnet.start}
+    getattr(tailnet, first)()
+    tailnet.off("a")
+    assert peers(tailnet)["a"]["Online"]
+    getattr(tailnet, second)()
+    assert peers(tailnet)["a"]["Online"], "the second loss brings no news"
+    undo[second]()
+    assert peers(tailnet)["a"]["Online"], "the first loss still holds"
+    undo[first]()
+    assert not peers(tailnet)["a"]["Online"]
 
 
 def test_ten_thousand_nodes_are_rendered_once() -> None:

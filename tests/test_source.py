@@ -140,6 +140,25 @@ async def test_a_fresh_connection_for_each_request(sidecar: tuple[FakeSidecar, S
 # -- failures ----------------------------------------------------------------------------------------------
 
 
+async def test_calls_that_hang_do_not_keep_a_read_waiting(tailnet: SimTailnet, tmp_path: Path) -> None:
+    fake = FakeLocalApi(tailnet)
+    tailnet.hang("git")
+    ip = tailnet.find("git").ips[0]
+    async with serving(fake.application(), tmp_path / "s"):
+        # The pings outlast the read's bound: none ends in time to make room for it.
+        source = LocalApi(str(tmp_path / "s"), settings(ping_timeout="30s"))
+        hanging = [asyncio.create_task(source.ping(ip)) for _ in range(120)]
+        try:
+            await wait_for(lambda: len(fake.requests) >= 100)
+            async with asyncio.timeout(5):
+                assert json.loads(await source.status())["BackendState"] == "Running"
+        finally:
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+            await source.close()
+
+
 async def test_socket_failures_are_told_apart(tmp_path: Path) -> None:
     gone = LocalApi(str(tmp_path / "none"), settings())
     assert "no such socket" in str(await failure(gone.status()))

@@ -1,6 +1,7 @@
 """A scriptable tailnet that answers as tailscaled does: status, pings, whois, notices of the bus."""
 
 import asyncio
+import hashlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ class SimNode:
     name: str
     """First label of its DNS name, or the whole name of a machine shared in."""
     ips: list[str]
+    number: int = 0
+    """The numeric ID, which the bus uses."""
     os: str = "linux"
     os_hostname: str = ""
     user: int = 1
@@ -89,6 +92,7 @@ class SimTailnet:
             id=f"n{number:06d}CNTRL",
             name=name,
             ips=[str(base), f"fd7a:115c:a1e0::{number:x}"],
+            number=number,
             created=self.clock.wall() if "created" not in fields else fields.pop("created"),
             **fields,
         )
@@ -150,11 +154,15 @@ class SimTailnet:
         self._thaw()
 
     def _freeze(self) -> None:
-        self._frozen = {id_: replace(node) for id_, node in self.nodes.items()}
+        """What the monitor's own tailscaled knows of the peers stays as it is."""
+        if self._frozen is None:
+            self._frozen = {id_: replace(node) for id_, node in self.nodes.items()}
 
     def _thaw(self) -> None:
-        self._frozen = None
-        self._rendered.clear()
+        """The peers are heard of again, if nothing else keeps the monitor from control."""
+        if self.control and self.backend_state == "Running":
+            self._frozen = None
+            self._rendered.clear()
         self._tell("")
 
     def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
@@ -192,6 +200,7 @@ class SimTailnet:
             if no_map
             else {"Name": name, "MagicDNSSuffix": suffix, "MagicDNSEnabled": True},
             "CertDomains": None,
+            "ExtraRecords": None,
             "User": {str(id_): {"ID": id_, "LoginName": login} for id_, login in USERS.items()},
             "ClientVersion": None,
         }
@@ -210,7 +219,7 @@ class SimTailnet:
             row: dict[str, Any] = self._row(node)
             if node.malformed:
                 row["TailscaleIPs"] = "not a list"
-            found = msgspec.json.encode(f"nodekey:{node.id}") + b":" + msgspec.json.encode(row)
+            found = msgspec.json.encode(_node_key(node)) + b":" + msgspec.json.encode(row)
             if self._frozen is None:
                 self._rendered[node.id] = found
         return found
@@ -220,12 +229,14 @@ class SimTailnet:
         dns_name = f"{node.name}." if node.shared or "." in node.name else f"{node.name}.{suffix}."
         row: dict[str, Any] = {
             "ID": node.id,
-            "PublicKey": f"nodekey:{node.id}",
+            "NodeID": node.number,
+            "PublicKey": _node_key(node),
             "HostName": node.os_hostname,
             "DNSName": dns_name,
             "OS": node.os,
             "UserID": 9 if node.tags else node.user,
             "TailscaleIPs": node.ips,
+            "AllowedIPs": [*(f"{ip}/{128 if ':' in ip else 32}" for ip in node.ips), *node.routes],
             "Addrs": None,
             "CurAddr": "192.0.2.7:41641" if node.path == "direct" and node.online else "",
             "Relay": node.relay,
@@ -240,6 +251,9 @@ class SimTailnet:
             "ExitNode": False,
             "ExitNodeOption": node.exit_node_option,
             "Active": False,
+            "PeerAPIURL": [f"http://[{ip}]:61927" if ":" in ip else f"http://{ip}:61927" for ip in node.ips],
+            "TaildropTarget": 9 if node.online else 5,
+            "NoFileSharingReason": "",
             "InNetworkMap": True,
             "InMagicSock": True,
             "InEngine": False,
@@ -295,6 +309,10 @@ class SimTailnet:
             "UserProfile": {"LoginName": login, "DisplayName": login.partition("@")[0]},
             "CapMap": None,
         }
+
+
+def _node_key(node: SimNode) -> str:
+    return f"nodekey:{hashlib.sha256(node.id.encode()).hexdigest()}"
 
 
 def _go_time(wall: float | None) -> str:

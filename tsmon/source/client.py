@@ -40,8 +40,10 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An open answer; every failure is a SourceError. `timeout` None: only connecting is bounded."""
         if self._session is None:
+            # No limit (default 100): whois and pings that hang would hold back the status read until its
+            # time-out, and tsmon would be blind by its own doing.
             connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._socket, force_close=True)
+                aiohttp.UnixConnector(self._socket, force_close=True, limit=0)
                 if self._socket
                 else aiohttp.TCPConnector(force_close=True, limit=0)
             )
