@@ -1,0 +1,215 @@
+"""Which alerts share a message, and when it is due. Pure, monotonic time passed in.
+
+A group is born with its first alert, waits for siblings, and is told in one message. Siblings of the next
+five minutes make one update; who recovers waits for the others, five minutes at most.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from tsmon.notify.notice import NoticeKind
+
+WINDOW = 300.0
+"""Seconds after the message in which siblings make an update; recoveries wait as long for each other."""
+_EPSILON = 1e-6
+
+
+class Draft(NamedTuple):
+    """A message that is due: of which alerts, and how many of their group are still down."""
+
+    kind: NoticeKind
+    alerts: tuple[int, ...]
+    standing: int = 0
+
+
+class Group(msgspec.Struct):
+    """Alerts that are told together. Times are monotonic seconds in memory, wall time when stored."""
+
+    stream: str
+    due: float
+    """When the first message goes out."""
+    told_at: float | None = None
+    updated: bool = False
+    first_back: float | None = None
+    waiting: list[int] = []
+    """Fallen, not told yet."""
+    standing: list[int] = []
+    """Told, and still down as far as is known."""
+    back: list[int] = []
+    """Told and ended; the recovery is not told yet."""
+
+    def collects(self, now: float) -> bool:
+        """A further alert is told with this group."""
+        return self.told_at is None or (not self.updated and now < self.told_at + WINDOW)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.waiting or self.standing or self.back)
+
+
+class Groups:
+    """All groups of one tsmon."""
+
+    def __init__(self, groups: Iterable[Group] = ()) -> None:
+        self._groups = list(groups)
+        self._of: dict[int, Group] = {}
+        for group in self._groups:
+            for alert in (*group.waiting, *group.standing, *group.back):
+                self._of[alert] = group
+
+    @property
+    def alerts(self) -> set[int]:
+        """Every alert of which something is to be told, now or at its end."""
+        return set(self._of)
+
+    def fell(self, alert: int, stream: str, now: float, wait: float) -> None:
+        """`alert` fires, or is told anew; a new group is told after `wait` seconds."""
+        before = self._of.get(alert)
+        if before is not None and alert in before.waiting:
+            return
+        self.forget(alert)
+        found = [group for group in self._groups if group.stream == stream and group.collects(now)]
+        # One that is not told yet first: its message comes sooner.
+        group = min(found, key=lambda group: group.told_at is not None, default=None)
+        if group is None:
+            group = Group(stream, now + wait)
+            self._groups.append(group)
+        group.waiting.append(alert)
+        self._of[alert] = group
+
+    def ended(self, alert: int, now: float) -> bool:
+        """`alert` was resolved. One that is not told yet stays, to be told with both its times. False when
+        no group knows it."""
+        group = self._of.get(alert)
+        if group is None:
+            return False
+        if alert in group.standing:
+            group.standing.remove(alert)
+            group.back.append(alert)
+            if group.first_back is None:
+                group.first_back = now
+        return True
+
+    def forget(self, alert: int) -> bool:
+        """Nothing is to be told of `alert`; False when nothing was."""
+        group = self._of.pop(alert, None)
+        if group is None:
+            return False
+        for part in (group.waiting, group.standing, group.back):
+            if alert in part:
+                part.remove(alert)
+        if not group.back:
+            group.first_back = None
+        if group.is_empty:
+            self._groups.remove(group)
+        return True
+
+    def adopt(self, alerts: Iterable[int], stream: str, now: float) -> None:
+        """These were told otherwise (at the end of a quiet): their recovery is to be told."""
+        group = Group(stream, now, told_at=now, updated=True)
+        for alert in alerts:
+            self.forget(alert)
+            group.standing.append(alert)
+            self._of[alert] = group
+        if group.standing:
+            self._groups.append(group)
+
+    def take_due(
+        self, now: float, siblings_before: Callable[[float], bool], is_over: Callable[[int], bool]
+    ) -> list[Draft]:
+        """The messages that are due. `siblings_before` tells whether another outage may still fall due until
+        a monotonic time, `is_over` whether an alert was resolved."""
+        drafts: list[Draft] = []
+        for group in list(self._groups):
+            if group.waiting and self._tells_now(group, now, siblings_before):
+                drafts.append(self._tell(group, now, is_over))
+            if group.back and self._recovers_now(group, now):
+                drafts.append(self._recover(group))
+            if group.is_empty:
+                self._groups.remove(group)
+        return drafts
+
+    def next_due(self, siblings_before: Callable[[float], bool]) -> float | None:
+        """Monotonic time of the next message, as far as is known now; None when none waits."""
+        times = []
+        for group in self._groups:
+            if group.waiting and group.told_at is None:
+                times.append(group.due)
+            elif group.waiting and group.told_at is not None:
+                end = group.told_at + WINDOW
+                times.append(end if siblings_before(end) else 0.0)
+            if group.back and group.first_back is not None:
+                whole = not (group.standing or group.waiting)
+                times.append(0.0 if whole else group.first_back + WINDOW)
+        return min(times, default=None)
+
+    @staticmethod
+    def _tells_now(group: Group, now: float, siblings_before: Callable[[float], bool]) -> bool:
+        if group.told_at is None:
+            return now >= group.due - _EPSILON
+        end = group.told_at + WINDOW
+        return now >= end - _EPSILON or not siblings_before(end)
+
+    def _tell(self, group: Group, now: float, is_over: Callable[[int], bool]) -> Draft:
+        kind: NoticeKind = "alert" if group.told_at is None else "update"
+        told = tuple(group.waiting)
+        group.waiting.clear()
+        for alert in told:
+            if is_over(alert):
+                del self._of[alert]
+            else:
+                group.standing.append(alert)
+        if group.told_at is None:
+            group.told_at = now
+        else:
+            group.updated = True
+        return Draft(kind, told)
+
+    @staticmethod
+    def _recovers_now(group: Group, now: float) -> bool:
+        if not group.standing and not group.waiting:
+            return True
+        return group.first_back is not None and now >= group.first_back + WINDOW - _EPSILON
+
+    def _recover(self, group: Group) -> Draft:
+        told = tuple(group.back)
+        group.back.clear()
+        group.first_back = None
+        for alert in told:
+            del self._of[alert]
+        return Draft("recovery", told, len(group.standing) + len(group.waiting))
+
+    # -- kept over a restart ---------------------------------------------------------------------------
+
+    def store(self, wall_of: float) -> bytes:
+        """All groups as JSON; `wall_of` is what turns monotonic into wall time."""
+        return msgspec.json.encode([_moved(group, wall_of) for group in self._groups])
+
+
+def load_groups(text: bytes | str, now: float, wall: float, settle: float) -> Groups:
+    """Groups of the last run. A message that fell due meanwhile is due `settle` seconds from `now`: by then
+    the first answer of the source was looked at. A clock that was set cannot make anything wait longer than
+    it would have. Raises msgspec.DecodeError."""
+    groups = msgspec.json.decode(text, type=list[Group])
+    loaded = []
+    for stored in groups:
+        group = _moved(stored, now - wall)
+        group.due = min(max(group.due, now + settle), now + WINDOW)
+        if group.told_at is not None:
+            group.told_at = min(group.told_at, now)
+        if group.first_back is not None:
+            group.first_back = min(group.first_back, now)
+        if not group.is_empty:
+            loaded.append(group)
+    return Groups(loaded)
+
+
+def _moved(group: Group, seconds: float) -> Group:
+    return msgspec.structs.replace(
+        group,
+        due=group.due + seconds,
+        told_at=None if group.told_at is None else group.told_at + seconds,
+        first_back=None if group.first_back is None else group.first_back + seconds,
+    )

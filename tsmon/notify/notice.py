@@ -1,0 +1,55 @@
+"""What is told: a notice and its entries, as the outbox stores them. Pure; texts.py makes the words."""
+
+from typing import Literal
+
+import msgspec
+
+from tsmon.alerts import Alert
+
+Phase = Literal["fell", "back", "still"]
+"""fell: it is news that the condition holds. back: that it ended. still: said before, and it lasts."""
+NoticeKind = Literal["alert", "update", "recovery", "reminder", "quiet_over", "channel", "test"]
+
+OUTAGES = ("node_offline", "node_detached", "node_missing", "node_flapping")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One alert in a notice. The alert itself is looked up when the message is written: by then it may have
+    ended."""
+
+    alert: int
+    phase: Phase
+    how: str = ""
+    """How the condition was confirmed (control plane, pings)."""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to one channel."""
+
+    key: str
+    """Names the message over all tries: receivers drop a second one with the same key."""
+    kind: NoticeKind
+    made_at: float
+    entries: tuple[Entry, ...] = ()
+    cause: str = ""
+    """What the fallen have in common: `tag:rack-a`; "" when nothing."""
+    standing: int = 0
+    """Recovery: how many of the same group are still down."""
+    words: str = ""
+    """The text of a notice that is not about alerts, or whose quiet is over."""
+
+
+def stream_of(kind: str) -> str:
+    """Alerts of one stream may share a message; those of different ones are different stories."""
+    if kind in OUTAGES:
+        return "outage"
+    return "monitor" if is_own(kind) else kind
+
+
+def is_own(kind: str) -> bool:
+    """The alert is about tsmon itself, not about a node."""
+    return kind.startswith(("monitor_", "storage_"))
+
+
+def is_over(alert: Alert) -> bool:
+    return alert.state == "resolved"
