@@ -18,6 +18,9 @@ from tsmon.config import Settings, load
 from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history import EmbeddedHistory
 from tsmon.monitor import Monitor
+from tsmon.notify.notifier import Notifier
+from tsmon.notify.outcome import DELIVERED, Outcome
+from tsmon.notify.texts import Message
 from tsmon.state import Event, Node
 from tsmon.store import Store, StoreError
 from tsmon.uptime import Outage, Uptime
@@ -26,6 +29,26 @@ from tsmon.uptime import Outage, Uptime
 def settings(**values: Any) -> Settings:
     """Default settings with some changed; nested ones with a dot."""
     return load(None, {}, {key.replace("__", "."): str(value) for key, value in values.items()})
+
+
+class Recorder:
+    """A channel that keeps what it is sent."""
+
+    service = "recorder"
+
+    def __init__(self, name: str, world: "World") -> None:
+        self._name = name
+        self._world = world
+
+    async def send(self, message: Message) -> Outcome:
+        await asyncio.sleep(0.2)
+        outcome = self._world.outcomes.get(self._name, DELIVERED)
+        if outcome.delivered:
+            self._world.told_to.setdefault(self._name, []).append(message)
+        return outcome
+
+    async def close(self) -> None:
+        return
 
 
 class World:
@@ -39,6 +62,10 @@ class World:
         self.settings = settings(**values)
         self.state_dir = state_dir
         self.bus = bus
+        self.told_to: dict[str, list[Message]] = {}
+        """Every message delivered, by channel, over restarts."""
+        self.outcomes: dict[str, Outcome] = {}
+        """What a channel answers; one that is not in here takes everything."""
         self.samples: list[tuple[float, list[Sample]]] = []
         self.lines: list[dict[str, Any]] = []
         """Every log line."""
@@ -49,6 +76,7 @@ class World:
         self.monitor: Monitor
         self.collector: Collector
         self.source: SimSource
+        self.notifier: Notifier
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -60,6 +88,14 @@ class World:
         self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
         self.monitor.subscribe(lambda published: self.events.extend(published.events))
         self.source = SimSource(self.tailnet, bus=self.bus)
+        self.notifier = await Notifier.open(
+            self.clock,
+            self.settings,
+            self.monitor,
+            self.store,
+            has_bus=lambda: self.source.bus_open,
+            make_sender=lambda channel: Recorder(channel.name, self),
+        )
         self.collector = Collector(
             self.clock,
             self.settings,
@@ -75,9 +111,15 @@ class World:
             self.collector.run_check(),
             self.collector.run_report(),
             self.collector.run_watch(),
+            self.notifier.run(),
+            *(run() for _, run in self.notifier.loops()),
         )
         self._tasks = [asyncio.create_task(job) for job in jobs]
         await asyncio.sleep(0.001)
+
+    def messages(self, channel: str = "team") -> list[str]:
+        """The titles of the messages that a channel got."""
+        return [message.title for message in self.told_to.get(channel, [])]
 
     async def kill(self) -> None:
         """tsmon dies without a word."""

@@ -64,6 +64,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     notified: bool = False
     """A notification of it was delivered."""
 
+    @property
+    def is_own(self) -> bool:
+        """It is about tsmon itself, though it may name a node."""
+        return self.kind.startswith(("monitor_", "storage_"))
+
     def duration(self, now: float) -> float:
         """Seconds from `since` (else the first sight) to the end, or to `now` while it lasts."""
         begin = self.since if self.since is not None else self.pending_at
@@ -191,8 +196,7 @@ def _family(kind: str) -> str:
 
 def _key(alert: Alert) -> tuple[str, str]:
     """What there can be only one open alert of. The monitor's own alerts may name a node, but are not its."""
-    of_node = not alert.kind.startswith(("monitor_", "storage_"))
-    return _family(alert.kind), (alert.node_id or "") if of_node else alert.subject
+    return _family(alert.kind), alert.subject if alert.is_own else alert.node_id or ""
 
 
 def _identity(node: Node) -> dict[str, str]:

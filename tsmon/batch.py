@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 
 _PRUNE_ROWS = 500
 
+Write = Callable[[sqlite3.Connection], None]
+
 
 @dataclass(frozen=True, slots=True)
 class SpanChange:
@@ -63,7 +65,7 @@ class Batch:
     latency: list[LatencyRow] = field(default_factory=list)
     meta: dict[str, str | None] = field(default_factory=dict)
     """Values to keep; None removes one."""
-    also: list[Callable[[sqlite3.Connection], None]] = field(default_factory=list)
+    also: list[Write] = field(default_factory=list)
     """Further writes of the same transaction (outboxes)."""
 
 

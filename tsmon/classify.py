@@ -34,7 +34,7 @@ class Classifier:
     """Maps a node to its role: the user's `[[roles]]` first, then the default table, first match wins."""
 
     def __init__(self, settings: Settings) -> None:
-        self._rules = [(_Conditions(rule), _role_of(rule, settings)) for rule in settings.roles]
+        self._rules = [(_conditions_of(rule), _role_of(rule, settings)) for rule in settings.roles]
         self._project = settings.project_name.casefold()
         defaults = {
             "git": ("git", "git", "warning"),
@@ -104,18 +104,34 @@ def _role_of(rule: RoleRule, settings: Settings) -> Role:
     )
 
 
-class _Conditions:
-    """The globs of one rule, made ready: a tailnet of 10,000 nodes is classified at once."""
+def _conditions_of(rule: RoleRule) -> "Conditions":
+    return Conditions(hosts=rule.hosts, tags=rule.tags, os=rule.os, users=rule.users)
 
-    def __init__(self, rule: RoleRule) -> None:
-        self._hosts = _pattern(rule.hosts)
-        self._tags = _pattern(rule.tags)
+
+class Conditions:
+    """Shell globs over the facts of a node, case ignored, made ready: a tailnet of 10,000 nodes is classified
+    at once. All the kinds that are given must match; without any everything does."""
+
+    def __init__(
+        self,
+        *,
+        hosts: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        os: Iterable[str] = (),
+        users: Iterable[str] = (),
+    ) -> None:
+        self._hosts = glob_pattern(hosts)
+        self._tags = glob_pattern(tags)
         # Both spellings of an OS count: Tailscale's own (macOS) and the one that tsmon shows (Darwin).
-        self._os = _pattern(_OS_NAMES.get(name.casefold(), name) for name in rule.os)
-        self._users = _pattern(rule.users)
+        self._os = glob_pattern(_OS_NAMES.get(name.casefold(), name) for name in os)
+        self._users = glob_pattern(users)
+
+    @property
+    def are_none(self) -> bool:
+        return not (self._hosts or self._tags or self._os or self._users)
 
     def hold(self, facts: NodeFacts) -> bool:
-        """All conditions that the rule gives hold, ignoring case."""
+        """All conditions that were given hold."""
         return (
             _fits(self._hosts, (facts.hostname,))
             and _fits(self._tags, facts.tags)
@@ -127,8 +143,8 @@ class _Conditions:
 _OS_NAMES = {name.casefold(): label for name, label in OS_LABELS.items() if name}
 
 
-def _pattern(globs: Iterable[str]) -> re.Pattern[str] | None:
-    """One pattern for all the globs, None when there are none."""
+def glob_pattern(globs: Iterable[str]) -> re.Pattern[str] | None:
+    """One pattern for all the globs, to be matched with case-folded texts; None when there are none."""
     texts = [translate(glob.casefold()) for glob in globs]
     return re.compile("|".join(texts)) if texts else None
 

@@ -11,7 +11,7 @@ import structlog
 
 from tsmon.alerts import Alert, AlertBook, AlertChanges
 from tsmon.backlog import Backlog
-from tsmon.batch import Batch, LatencyRow, Loaded, Observed, SpanChange
+from tsmon.batch import Batch, LatencyRow, Loaded, Observed, SpanChange, Write
 from tsmon.changes import Changes, Look, compare, counts, stop_self
 from tsmon.classify import Classifier, Severity
 from tsmon.clock import Clock, Moment, rfc3339
@@ -124,6 +124,10 @@ class Monitor:
         """The last answer was trusted: pings may be sent."""
         return self._trusted
 
+    def hold_back(self, quiet: Callable[[Alert, Node | None, float], float | None]) -> None:
+        """`quiet` tells until when the messages of an alert are held back (see `Rules.quiet`)."""
+        self._rules.quiet = quiet
+
     def subscribe(self, listener: Callable[[Published], None]) -> None:
         """`listener` is called in the event loop after every step; it must not block."""
         self._listeners.append(listener)
@@ -211,12 +215,32 @@ class Monitor:
         return retries if self._pings.isolated_since is None else targets
 
     async def note(
-        self, *events: Event, latency: Iterable[LatencyRow] = (), meta: dict[str, str] | None = None
+        self,
+        *events: Event,
+        latency: Iterable[LatencyRow] = (),
+        meta: dict[str, str] | None = None,
+        also: Iterable[Write] = (),
     ) -> None:
-        """Record events (not numbered yet), latency rows and meta values that no answer made."""
+        """Record events (not numbered yet), latency rows, meta values and other writes that no answer made,
+        and look anew which alerts are silenced."""
         async with self._lock:
-            batch = Batch(latency=list(latency), meta=dict(meta or {}))
-            await self._finish(batch, list(events), None)
+            batch = Batch(latency=list(latency), meta=dict(meta or {}), also=list(also))
+            told = self._rules.hush(self.view.nodes, self.view.removed, self._clock.now())
+            await self._finish(batch, list(events), told)
+
+    async def notified(self, alerts: Iterable[Alert], *events: Event, also: Iterable[Write] = ()) -> None:
+        """Messages of these alerts were delivered; of the open ones the present record counts."""
+        async with self._lock:
+            book = self._rules.book
+            closed = []
+            for alert in alerts:
+                if alert.id in book.open:
+                    book.update(book.open[alert.id], notified=True)
+                elif not alert.notified:
+                    closed.append(msgspec.structs.replace(alert, notified=True))
+            told = book.take()
+            told.alerts += closed
+            await self._finish(Batch(also=list(also)), list(events), told)
 
     def drain_pings(self) -> list[PingFigures]:
         return self._pings.drain()
@@ -237,15 +261,6 @@ class Monitor:
             event = self.event("operator", "ok", words, action="ack", alert_id=str(alert_id), author=author)
             await self._finish(Batch(), [event, *told.events], told)
             return alert
-
-    async def silence(self, alert_ids: Iterable[int], until: float | None) -> None:
-        """Show on these open alerts until when they are silenced (None: no longer)."""
-        async with self._lock:
-            book = self._rules.book
-            for alert_id in alert_ids:
-                if alert_id in book.open:
-                    book.update(book.open[alert_id], silenced_until=until)
-            await self._finish(Batch(), [], book.take())
 
     async def reload(self, settings: Settings) -> None:
         """Apply new settings: roles act at once."""

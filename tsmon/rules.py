@@ -5,7 +5,7 @@ or a blind stretch pauses them.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -63,6 +63,9 @@ class Rules:
         """`flips` are the stored node_online and node_offline events of the last flapping window."""
         self.limits = limits
         self.book = book
+        self.quiet: Callable[[Alert, Node | None, float], float | None] = lambda *_: None
+        """Unix seconds until which the messages of an alert are held back; its node is None for tsmon's own
+        alerts, the last value is now."""
         self._flips: dict[str, deque[float]] = {}  # monotonic times of changes since the last settling
         self._blind_counted = 0.0
         for event in flips:
@@ -78,7 +81,20 @@ class Rules:
             asks = self._outages(step)
             self._keys(step)
             self._isolation(step)
+        self._hush(step.nodes, step.removed, step.now)
         return self.book.take(asks)
+
+    def hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> AlertChanges:
+        """Note on every firing alert until when it is silenced."""
+        self._hush(nodes, removed, now)
+        return self.book.take()
+
+    def _hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> None:
+        for alert in list(self.book.open.values()):
+            if alert.state == "firing":
+                id_ = alert.node_id or ""
+                node = None if alert.is_own else nodes.get(id_) or removed.get(id_)
+                self.book.update(alert, silenced_until=self.quiet(alert, node, now.wall))
 
     def roles_changed(self, nodes: Mapping[str, Node], now: Moment) -> AlertChanges:
         """The configuration was reloaded: alerts that no role asks for end at once, untold."""

@@ -13,8 +13,9 @@ from tsmon.cli.examine_machine import examine_listen, examine_state
 from tsmon.cli.examine_tailnet import examine_source
 from tsmon.cli.finding import TIMEOUT, Finding
 from tsmon.cli.options import Given
-from tsmon.cli.terminal import length_words, os_words, plain
+from tsmon.cli.terminal import os_words, plain
 from tsmon.config import ConfigError, Settings, is_loopback, redact_url
+from tsmon.words import length_words
 
 if TYPE_CHECKING:
     from tsmon.status import Snapshot

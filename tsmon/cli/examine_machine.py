@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tsmon.cli.finding import TIMEOUT, Finding
-from tsmon.cli.terminal import length_words, os_words, plain
+from tsmon.cli.terminal import os_words, plain
 from tsmon.config import Settings, state_dir
+from tsmon.words import length_words
 
 _FREE_BYTES = 200_000_000
 

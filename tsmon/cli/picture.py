@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tsmon.cli.terminal import SEVERITY_STYLES, length_words, local_time, plain, when
+from tsmon.cli.terminal import SEVERITY_STYLES, local_time, plain, when
+from tsmon.words import length_words
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -44,21 +44,6 @@ def os_words(error: OSError) -> str:
     return plain(words[:1].lower() + words[1:], 120)
 
 
-def length_words(seconds: float) -> str:
-    """A length of time as people say it: `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    large, small, names = (
-        (whole // 3600, whole % 3600 // 60, ("h", "min"))
-        if whole < 86400
-        else (whole // 86400, whole % 86400 // 3600, ("d", "h"))
-    )
-    return f"{large} {names[0]}" + (f" {small} {names[1]}" if small else "")
-
-
 def when(text: object) -> float | None:
     """Unix seconds of a time in an answer, None when it has none."""
     from tsmon.clock import parse_rfc3339  # noqa: PLC0415 (start-up time)

@@ -332,6 +332,7 @@ class SimSource:
         self.can_ping = True
         self.health_codes: frozenset[str] = frozenset()
         self.reads = 0
+        self.bus_open = bus
         self._bus = bus
         self._ping_timeout = ping_timeout
 

@@ -35,21 +35,13 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What the fallen have in common: `tag:rack-a`; "" when nothing."""
     standing: int = 0
     """Recovery: how many of the same group are still down."""
+    title: str = ""
     words: str = ""
-    """The text of a notice that is not about alerts, or whose quiet is over."""
+    """Title and text of a notice that is not about alerts."""
 
 
-def stream_of(kind: str) -> str:
+def stream_of(alert: Alert) -> str:
     """Alerts of one stream may share a message; those of different ones are different stories."""
-    if kind in OUTAGES:
+    if alert.kind in OUTAGES:
         return "outage"
-    return "monitor" if is_own(kind) else kind
-
-
-def is_own(kind: str) -> bool:
-    """The alert is about tsmon itself, not about a node."""
-    return kind.startswith(("monitor_", "storage_"))
-
-
-def is_over(alert: Alert) -> bool:
-    return alert.state == "resolved"
+    return "monitor" if alert.is_own else alert.kind

@@ -46,6 +46,10 @@ class Source(Protocol):
         """False once the source showed that it has no ping."""
 
     @property
+    def bus_open(self) -> bool:
+        """The source tells at once when something changes."""
+
+    @property
     def health_codes(self) -> frozenset[str]:
         """Codes of health warnings told by the bus while it is open."""
 

@@ -52,6 +52,10 @@ class Auto:
         return self._found.can_ping if self._found else True
 
     @property
+    def bus_open(self) -> bool:
+        return self._found.bus_open if self._found else False
+
+    @property
     def health_codes(self) -> frozenset[str]:
         return self._found.health_codes if self._found else frozenset()
 

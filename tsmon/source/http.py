@@ -14,6 +14,7 @@ class HttpSource:
     def __init__(self, client: Client, settings: Settings) -> None:
         self.name = client.name
         self.can_ping = True
+        self.bus_open = False
         self.health_codes: frozenset[str] = frozenset()
         self._client = client
         self._timeout = settings.source_timeout

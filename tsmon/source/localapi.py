@@ -66,13 +66,13 @@ class LocalApi(HttpSource):
                 async for line in self._bus_lines():
                     if complained:
                         log.info("bus_open", source=self.name)
-                    wait, complained = BUS_WAIT, False
+                    wait, complained, self.bus_open = BUS_WAIT, False, True
                     self._heed(line, changed)
                 reason = "closed by the daemon"
             except SourceError as error:
                 reason = str(error)
             finally:
-                self.health_codes = frozenset()
+                self.health_codes, self.bus_open = frozenset(), False
             if not complained:
                 complained = True
                 log.info("bus_closed", source=self.name, reason=reason, remedy="polling goes on without it")

@@ -1,0 +1,251 @@
+"""Prometheus Alertmanager, API v2: it groups and tells by itself, so it is handed states, not messages.
+
+Source of the rules: Alertmanager's OpenAPI (`POST /api/v2/alerts`) and clients' practice: an alert lives
+until its `endsAt`, the same labels are the same alert.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from tsmon.alerts import Alert
+from tsmon.batch import Batch
+from tsmon.clock import rfc3339
+from tsmon.config import Channel, redact_url
+from tsmon.notify.desk import News
+from tsmon.notify.http import Poster
+from tsmon.notify.line import Office, meta_key
+from tsmon.notify.notice import Notice
+from tsmon.notify.outcome import Health, Outcome
+from tsmon.notify.selection import Selector
+from tsmon.notify.texts import Message, headline
+
+log = structlog.get_logger(__name__)
+
+LIFETIME = 7 * 86400.0
+"""Seconds that Alertmanager keeps an alert when tsmon says nothing more: a dead tsmon resolves nothing."""
+REPEAT = 60.0
+
+Labels = dict[str, str]
+
+
+class Posted(msgspec.Struct):
+    """What Alertmanager was told: by alert, under which labels."""
+
+    labels: dict[int, Labels] = {}
+    since: dict[int, float] = {}
+
+
+class AlertmanagerLine:
+    """A channel that is Alertmanager."""
+
+    def __init__(
+        self, channel: Channel, kept: Posted | None, office: Office, *, monitor: str, link: str
+    ) -> None:
+        self.name = channel.name
+        self.health = Health()
+        self._channel = channel
+        self._selector = Selector(hosts=channel.hosts, tags=channel.tags, roles=channel.roles)
+        self._office = office
+        self._monitor = monitor
+        self._link = link
+        self._service = f"Alertmanager {redact_url(channel.url)}"
+        url = channel.url.reveal().removeprefix("alertmanager+").rstrip("/")
+        self._poster = Poster(url if url.endswith("/api/v2/alerts") else f"{url}/api/v2/alerts", office.clock)
+        self._posted = kept or Posted()
+        self._kept = ""
+        self._firing: dict[int, Alert] = {}
+        self._known: Mapping[int, Alert] = {}
+        self._held: set[int] = set()
+        self._sighted = False
+        self._tailnet = ""
+        self._last_post = -REPEAT
+        self._seen = False
+        self._wake = asyncio.Event()
+
+    @property
+    def alerts(self) -> set[int]:
+        """Alerts whose records are needed."""
+        return set(self._posted.labels)
+
+    def post(self, notice: Notice) -> None:
+        """Alertmanager takes alerts only; another channel's failure is in /readyz and /metrics."""
+
+    def step(self, news: News, batch: Batch, remind_every: float) -> None:
+        """Note what fires now; `run` posts the difference."""
+        del remind_every  # repeating is Alertmanager's business
+        posted = self._posted.labels
+        firing = {}
+        for alert in news.alerts.values():
+            node = news.node(alert)
+            wanted = alert.state == "firing" and self._wants(alert) and self._selector.selects(node)
+            if wanted and (alert.id in posted or not news.is_quiet(alert)):
+                firing[alert.id] = alert
+        ended = [news.alerts[id_] for id_ in posted if id_ not in firing and id_ in news.alerts]
+        self._held = {alert.id for alert in ended if news.is_quiet(alert)}
+        self._firing, self._known, self._sighted = firing, news.alerts, news.sighted
+        self._tailnet = news.view.tailnet.name if news.view.tailnet is not None else ""
+        self._seen = True
+        kept = self.kept()
+        if kept != self._kept:
+            self._kept = kept
+            batch.meta[meta_key(self.name)] = kept
+
+    def release(self) -> None:
+        """The last batch is stored (or cannot be)."""
+        if self._changed():
+            self._wake.set()
+
+    def try_now(self) -> None:
+        self.health.try_now()
+        self._wake.set()
+
+    async def test(self, message: Message) -> Outcome:
+        """Post an alert of its own that ends in a minute."""
+        now = self._office.clock.wall()
+        labels = {"alertname": "TsmonTest", "severity": "none", "monitor": self._monitor}
+        notes = {"summary": message.title, "description": message.text}
+        return await self._poster.post(
+            msgspec.json.encode([_row(labels, notes, now, now + 60.0, self._link)])
+        )
+
+    def kept(self) -> str:
+        """What is to be stored."""
+        return msgspec.json.encode(self._posted).decode()
+
+    def readiness(self) -> dict[str, Any]:
+        """For /readyz."""
+        return {
+            "name": self.name,
+            "service": self._service,
+            **self.health.readiness(),
+            "waiting": len(self._new()) + len(self._gone()),
+            "dropped": 0,
+        }
+
+    async def run(self) -> None:
+        """Post for ever: what changed at once, all of it every minute while the tailnet is seen."""
+        while True:
+            self._wake.clear()
+            mono = self._office.clock.mono()
+            pause = self.health.pause(mono)
+            again = self._last_post + REPEAT - mono
+            if pause > 0:
+                await self._rest(pause)
+            elif self._changed() or (self._firing and self._sighted and again <= 0):
+                await self._post()
+            else:
+                await self._rest(again if self._firing and again > 0 else REPEAT)
+
+    async def close(self) -> None:
+        await self._poster.close()
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _wants(self, alert: Alert) -> bool:
+        return self._channel.min_severity == "warning" or alert.severity == "critical"
+
+    def _labels(self, alert: Alert) -> Labels:
+        return labels_of(alert, self._monitor, self._tailnet)
+
+    def _new(self) -> dict[int, Alert]:
+        """What fires and is not posted, or under other labels."""
+        return {
+            id_: alert
+            for id_, alert in self._firing.items()
+            if self._posted.labels.get(id_) != self._labels(alert)
+        }
+
+    def _gone(self) -> list[int]:
+        """What was posted and ended; nothing is known before the first step."""
+        posted = self._posted.labels
+        return [id_ for id_ in posted if self._seen and id_ not in self._firing and id_ not in self._held]
+
+    def _changed(self) -> bool:
+        return bool(self._new() or self._gone())
+
+    async def _post(self) -> None:
+        """While tsmon is blind only news is posted: the rest lives on by itself."""
+        now = self._office.clock.now()
+        new, gone = self._new(), self._gone()
+        firing = dict(self._firing) if self._sighted else new
+        renamed = [id_ for id_ in new if id_ in self._posted.labels]
+        rows = [self._ended(id_, now.wall) for id_ in [*gone, *renamed]]
+        rows += [self._lasting(alert, now.wall) for alert in firing.values()]
+        outcome = await self._poster.post(msgspec.json.encode(rows))
+        if not outcome.delivered:
+            await self._failed(outcome)
+            return
+        if self.health.error:
+            log.info("channel_delivers", channel=self.name)
+        self.health.note(outcome, self._office.clock.now())
+        self._last_post = now.mono
+        if not new and not gone:
+            return
+        told = [self._known[id_] for id_ in gone if id_ in self._known] + list(new.values())
+        for id_ in gone:
+            self._posted.labels.pop(id_, None)
+            self._posted.since.pop(id_, None)
+        for id_, alert in new.items():
+            self._posted.labels[id_] = self._labels(alert)
+            self._posted.since[id_] = _begin(alert)
+        await self._office.told(told, [])
+
+    async def _failed(self, outcome: Outcome) -> None:
+        if outcome.error != self.health.error:
+            log.warning("message_not_delivered", channel=self.name, error=outcome.error)
+        now = self._office.clock.now()
+        self.health.note(outcome, now)
+        if self.health.is_worth_telling(now.mono):
+            self.health.told = True
+            await self._office.fails(self.name, outcome.error)
+
+    def _lasting(self, alert: Alert, now: float) -> dict[str, Any]:
+        notes = {"summary": headline(alert), "description": alert.message}
+        return _row(self._labels(alert), notes, _begin(alert), now + LIFETIME, self._link)
+
+    def _ended(self, alert_id: int, now: float) -> dict[str, Any]:
+        alert = self._known.get(alert_id)
+        notes = {"summary": headline(alert), "description": alert.message} if alert is not None else {}
+        since = self._posted.since.get(alert_id, now)
+        return _row(self._posted.labels[alert_id], notes, since, now, self._link)
+
+
+def labels_of(alert: Alert, monitor: str, tailnet: str) -> Labels:
+    """What names the alert in Alertmanager. A node's alert does not say which tsmon saw it: of two that watch
+    one tailnet it is one alert."""
+    words = "".join(part.capitalize() for part in alert.kind.split("_"))
+    labels = {"alertname": f"Tsmon{words}", "severity": alert.severity, "tailnet": tailnet}
+    if alert.is_own:
+        labels |= {"monitor": monitor, "subject": alert.subject}
+    else:
+        labels |= {
+            "node_id": alert.node_id or "",
+            "hostname": alert.hostname or "",
+            "node_type": alert.node_type or "",
+        }
+    return {name: value for name, value in labels.items() if value}
+
+
+def _begin(alert: Alert) -> float:
+    return alert.since if alert.since is not None else alert.pending_at
+
+
+def _row(
+    labels: Mapping[str, str], annotations: Mapping[str, str], start: float, end: float, link: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": rfc3339(min(start, end)),
+        "endsAt": rfc3339(end),
+    }
+    return row | ({"generatorURL": link} if link else {})

@@ -1,0 +1,78 @@
+"""POST of JSON to a channel's URL: the one place that maps HTTP to an Outcome."""
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from tsmon.clock import Clock
+from tsmon.notify.outcome import DELIVERED, Outcome
+from tsmon.status import clean_text
+
+_TIMEOUT = 15.0
+_LONGEST_ASKED = 3600.0
+_TEMPORARY = (408, 425, 429)
+_MOST_BYTES = 4096
+"""Of an answer, for the words of an error."""
+
+
+class Poster:
+    """POSTs JSON to one URL; a session is made when it is first needed."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        """`url` with http or https; user and password in it become basic auth."""
+        parts = urlsplit(url)
+        self._auth = None
+        if parts.username is not None:
+            self._auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
+            parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        self._url = parts.geturl()
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Outcome:
+        """Delivered with a 2xx answer. What will not change by itself (another 4xx, a redirect) is refused;
+        the rest may be tried again."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT),
+                auth=self._auth,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        try:
+            async with self._session.post(
+                self._url,
+                data=body,
+                headers={"Content-Type": "application/json", "User-Agent": "tsmon", **(headers or {})},
+                allow_redirects=False,
+            ) as response:
+                if 200 <= response.status < 300:
+                    return DELIVERED
+                words = clean_text((await response.content.read(_MOST_BYTES)).decode("utf-8", "replace"), 120)
+                error = f"answered {response.status}" + (f": {words}" if words else "")
+                refused = 300 <= response.status < 500 and response.status not in _TEMPORARY
+                wait = seconds_to_wait(response.headers.get("Retry-After", ""), self._clock.wall())
+                return Outcome(False, error, refused, wait)
+        except TimeoutError:
+            return Outcome(False, f"no answer within {_TIMEOUT:g} s")
+        except (aiohttp.InvalidURL, ValueError):
+            return Outcome(False, "the URL is malformed", refused=True)
+        except (aiohttp.ClientError, OSError) as error:
+            return Outcome(False, f"connecting failed: {type(error).__name__}")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def seconds_to_wait(retry_after: str, now: float) -> float:
+    """Seconds of a Retry-After header (a number or a date), at most an hour; 0 without one."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_ASKED)
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return 0.0
+    return min(max(0.0, until - now), _LONGEST_ASKED)
