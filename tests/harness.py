@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,16 @@ from tsmon.store import Store, StoreError
 from tsmon.uptime import Outage, Uptime
 
 
-def settings(**values: Any) -> Settings:
-    """Default settings with some changed; nested ones with a dot."""
-    return load(None, {}, {key.replace("__", "."): str(value) for key, value in values.items()})
+def settings(toml: Path | None = None, **values: Any) -> Settings:
+    """Default settings, those of a file, and some changed; nested ones with a dot."""
+    return load(toml, {}, {key.replace("__", "."): str(value) for key, value in values.items()})
+
+
+TEAM = """
+[[notify]]
+name = "team"
+url = "webhook+http://127.0.0.1:1/"
+"""
 
 
 class Recorder:
@@ -54,12 +61,16 @@ class Recorder:
 class World:
     """A tailnet, a state directory, and tsmon when it runs."""
 
-    def __init__(self, state_dir: Path, *names: str, bus: bool = False, **values: Any) -> None:
+    def __init__(
+        self, state_dir: Path, *names: str, bus: bool = False, toml: str = TEAM, **values: Any
+    ) -> None:
+        """`toml` is the configuration file; its only channel is `team`, which records."""
         self.clock = VirtualClock()
         self.tailnet = SimTailnet(self.clock)
         for name in names or ("git", "dev", "chocolate-factory", "alices-laptop"):
             self.tailnet.add(name)
-        self.settings = settings(**values)
+        (state_dir / "tsmon.toml").write_text(toml)
+        self.settings = settings(state_dir / "tsmon.toml", **values)
         self.state_dir = state_dir
         self.bus = bus
         self.told_to: dict[str, list[Message]] = {}
@@ -121,6 +132,10 @@ class World:
         """The titles of the messages that a channel got."""
         return [message.title for message in self.told_to.get(channel, [])]
 
+    def background(self, *jobs: Coroutine[Any, Any, None]) -> None:
+        """Run these as well until tsmon ends."""
+        self._tasks += [asyncio.create_task(job) for job in jobs]
+
     async def kill(self) -> None:
         """tsmon dies without a word."""
         for task in self._tasks:
@@ -158,9 +173,10 @@ class World:
     async def reload_roles(self, toml: str) -> None:
         """Reload the configuration with these `[[roles]]`."""
         path = self.state_dir / "tsmon.toml"
-        path.write_text(toml)
+        path.write_text(TEAM + toml)
         self.settings = load(path, {}, {})
         self.collector.apply(self.settings)
+        self.notifier.apply(self.settings)
         await self.monitor.reload(self.settings)
 
     def break_store(self, why: str) -> None:
@@ -222,9 +238,11 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def running(state_dir: Path, *names: str, bus: bool = False, **values: Any) -> AsyncIterator[World]:
+async def running(
+    state_dir: Path, *names: str, bus: bool = False, toml: str = TEAM, **values: Any
+) -> AsyncIterator[World]:
     """A world in which tsmon runs."""
-    world = World(state_dir, *names, bus=bus, **values)
+    world = World(state_dir, *names, bus=bus, toml=toml, **values)
     await world.start()
     try:
         yield world

@@ -159,7 +159,10 @@ class Desk:
         """The message of `row` is given up: what still lasts is told when the channel works again."""
         self.waiting.remove(row)
         self.dropped += 1
-        self._lost.update(entry.alert for entry in row.notice.entries if entry.phase == "fell")
+        for entry in row.notice.entries:
+            if entry.phase == "fell" and entry.alert not in self.told:
+                self._groups.forget(entry.alert)
+                self._lost.add(entry.alert)
 
     def works_again(self) -> None:
         """The channel delivers: what was dropped before and still lasts is told with the next step."""
@@ -313,6 +316,6 @@ def confirmation(alert: Alert, node: Node) -> str:
         return f"three pings in a row unanswered ({checked}); the control plane still calls it online"
     if node.reason == "key_expired":
         return "its node key expired"
-    if node.reach.asked and not node.reach.reachable:
-        return "the control plane calls it offline, pings are unanswered"
+    if node.reach.asked:
+        return "the control plane calls it offline, and it answers no ping"
     return "the control plane calls it offline"

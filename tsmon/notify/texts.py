@@ -16,7 +16,7 @@ from tsmon.words import length_words
 
 MOST_LINES = 12
 """Alerts with a line of their own; of more only the names are given."""
-MOST_NAMES = 30
+MOST_NAMES = 12
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&])")
 
@@ -69,7 +69,7 @@ def write(notice: Notice, facts: Facts) -> Message | None:
     """The message, None when there is nothing to be told any more."""
     if notice.words:
         return plain_message(notice, facts)
-    told = tuple(_told(notice, facts))
+    told = tuple(sorted(_told(notice, facts), key=_worst_first))
     if not told:
         return None
     lasting = [(entry, alert) for entry, alert in told if alert.state != "resolved"]
@@ -78,7 +78,7 @@ def write(notice: Notice, facts: Facts) -> Message | None:
     return Message(
         notice,
         severity,
-        f"{severity.upper()}: {_title(notice, told)}",
+        f"{_label(severity, told)}: {_title(notice, told)}",
         tuple(_lines(notice, told, facts)),
         facts.link,
         told,
@@ -103,6 +103,17 @@ def _told(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
         if entry.phase == "back" and entry.alert not in facts.told:
             continue
         yield entry, alert
+
+
+def _worst_first(told: tuple[Entry, Alert]) -> tuple[bool, bool, str]:
+    alert = told[1]
+    return alert.state == "resolved", alert.severity != "critical", alert.hostname or ""
+
+
+def _label(severity: str, told: Collection[tuple[Entry, Alert]]) -> str:
+    """OK is for what is well again, not for what is gone."""
+    gone = severity == "ok" and all(alert.cause in ("removed", "acknowledged") for _, alert in told)
+    return "INFO" if gone else severity.upper()
 
 
 def _title(notice: Notice, told: Collection[tuple[Entry, Alert]]) -> str:
@@ -152,12 +163,15 @@ def headline(alert: Alert, *, still: bool = False) -> str:
     if alert.state == "resolved":
         return _ended(alert, name)
     return {
-        "node_offline": f"{name} is {now}offline",
+        "node_offline": f"{name} has settled: it is {now}offline"
+        if alert.follows is not None
+        else f"{name} is {now}offline",
         "node_detached": f"{name} is {now}off the control plane, but answers pings",
         "node_missing": f"{name} is {now}removed from the tailnet",
         "node_flapping": f"{name} is {now}flapping",
         "key_expiring": f"the key of {name} expires soon",
-        "monitor_blind": f"tsmon {now}cannot see the tailnet",
+        "monitor_blind": f"tsmon {now}cannot see the tailnet"
+        + (f", {name} is offline" if alert.hostname else ""),
         "monitor_isolated": f"no node {now}answers tsmon's pings",
         "storage_failing": "tsmon cannot store what it sees"
         if alert.subject == "embedded"
@@ -222,10 +236,10 @@ def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
     yield f"since {_clock(begin, facts)} ({length})" if begin is not None else "since before tsmon knew it"
     if entry.how:
         yield f"how tsmon knows: {entry.how}"
+    elif alert.kind == "monitor_blind":
+        yield facts.view.blind.message if facts.view.blind is not None else alert.message
     elif alert.kind not in ("node_missing", "node_offline", "node_detached"):
-        yield alert.message
-    if alert.follows is not None:
-        yield "it was flapping before"
+        yield alert.message.removeprefix(headline(alert)).lstrip(": ") or alert.message
     if alert.acknowledged_by:
         yield f"acknowledged by {alert.acknowledged_by}"
 
@@ -242,7 +256,8 @@ def _crowd(told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]
             if words == "down" and begins:
                 yield f"since {_clock(min(begins), facts)} ({length_words(max(lengths))})"
             elif words == "back":
-                yield f"after {length_words(min(lengths))} to {length_words(max(lengths))}"
+                shortest, longest = length_words(min(lengths)), length_words(max(lengths))
+                yield f"after {longest}" if shortest == longest else f"after {shortest} to {longest}"
 
 
 def _others(told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
