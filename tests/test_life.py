@@ -383,28 +383,29 @@ async def test_userspace_without_auth_is_warned_about(tmp_path: Path) -> None:
         assert "userspace" in (await here.get("/readyz"))["warnings"][0]
 
 
-async def test_a_reload_changes_influxdb_and_names_what_is_not_built(tmp_path: Path) -> None:
+async def test_a_reload_changes_influxdb_channels_and_heartbeat(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         daemon = here.daemon
         assert daemon.influx is None
         given = {
             "influx.url": "http://127.0.0.1:1",
             "influx.org": "home",
-            "heartbeat.url": "https://beat.example/x",
-            "history.uptime_source": "influxdb",
-            "path_degraded.relay": "true",
+            "heartbeat.url": "http://127.0.0.1:1/secret",
         }
-        daemon._reread = lambda: load(None, {}, given)
+        environ = {"TSMON_NOTIFY_URL": "webhook+http://127.0.0.1:1/secret"}
+        daemon._reread = lambda: load(None, environ, given)
         words = await daemon.reload()
         assert "listen" in words
         assert daemon.influx is not None
         assert daemon.collector.put_samples == daemon.influx.put_samples
         ready = await here.get("/readyz")
         assert ready["influxdb"]["url"] == "http://127.0.0.1:1"
-        named = " ".join(ready["warnings"])
-        assert all(name in named for name in ("heartbeat.url", "path_degraded", "history.uptime_source"))
+        assert [row["name"] for row in ready["channels"]] == ["default"]
+        assert ready["heartbeat"]["service"] == "http://127.0.0.1:1"
+        assert "secret" not in str(ready)
         daemon._reread = lambda: load(None, {}, {})
         await daemon.reload()
         assert daemon.influx is None
         assert daemon.collector.put_samples is None
-        assert (await here.get("/readyz"))["warnings"] == []
+        ready = await here.get("/readyz")
+        assert (ready["channels"], ready["heartbeat"], ready["warnings"]) == ([], None, [])

@@ -1,6 +1,6 @@
 """The write side: a unix socket in the state directory, guarded by file permissions.
 
-HTTP over the socket, for the `tsmon` command: acknowledging, reloading, exporting.
+HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test messages, reloading, exporting.
 """
 
 import sqlite3
@@ -12,9 +12,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tsmon.clock import parse_rfc3339, rfc3339
+from tsmon.clock import Clock, parse_rfc3339, rfc3339
 from tsmon.monitor import Monitor
+from tsmon.notify.notifier import Notifier
+from tsmon.notify.quiet import Silence
 from tsmon.replies import ApiError, errors, note_begun
+from tsmon.status import clean_text
 from tsmon.store import Store
 
 SOCKET = "admin.sock"
@@ -36,10 +39,19 @@ _TIMES = ("timestamp", "recorded_at", "start", "end", "time")
 class Admin:
     """The commands that change something, and those that read everything."""
 
-    def __init__(self, monitor: Monitor, store: Store, reload: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        store: Store,
+        notifier: Notifier,
+        clock: Clock,
+        reload: Callable[[], Awaitable[str]],
+    ) -> None:
         """`reload` applies the configuration anew and returns a line about it; it raises ConfigError."""
         self._monitor = monitor
         self._store = store
+        self._notifier = notifier
+        self._clock = clock
         self._reload = reload
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
@@ -50,6 +62,11 @@ class Admin:
         app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
+        app.router.add_get("/silences", self._silences)
+        app.router.add_post("/silence", self._silence)
+        app.router.add_post("/unsilence", self._unsilence)
+        app.router.add_post("/notify/test", self._notify_test)
+        app.router.add_post("/notify/enable", self._notify_enable)
         app.router.add_post("/reload", self._reloaded)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -67,8 +84,8 @@ class Admin:
 
     async def _ack(self, request: web.Request) -> web.Response:
         data = await _body(request)
-        alert_id, author = str(data.get("id", "")), str(data.get("author", ""))[:100]
-        if not alert_id.isdigit() or not author:
+        alert_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
+        if not alert_id.isdecimal() or not author:
             raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
         alert = await self._monitor.acknowledge(int(alert_id), author)
         if alert is None:
@@ -76,6 +93,55 @@ class Admin:
         return web.json_response(
             {"message": f"acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"}
         )
+
+    async def _silences(self, _: web.Request) -> web.Response:
+        rows = sorted(self._notifier.quiet.silences.values(), key=lambda silence: silence.id)
+        return web.json_response({"silences": [_silence_row(silence) for silence in rows]})
+
+    async def _silence(self, request: web.Request) -> web.Response:
+        wanted = _wanted_silence(await _body(request), self._clock.wall())
+        if wanted.alert is not None and wanted.alert not in self._monitor.alerts:
+            raise ApiError(404, "not_found", f"no open alert has the id {wanted.alert}")
+        silence = await self._notifier.silence(wanted)
+        return web.json_response(
+            {
+                "message": f"silence {silence.id}: {silence.words()} until {rfc3339(silence.ends)}",
+                "silence": _silence_row(silence),
+            }
+        )
+
+    async def _unsilence(self, request: web.Request) -> web.Response:
+        data = await _body(request)
+        silence_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
+        if not silence_id.isdecimal() or not author:
+            raise ApiError(400, "bad_request", "unsilence takes the id of a silence and an author")
+        silence = await self._notifier.unsilence(int(silence_id), author)
+        if silence is None:
+            raise ApiError(404, "not_found", f"no silence has the id {silence_id}")
+        return web.json_response({"message": f"ended the silence of {silence.words()}"})
+
+    async def _notify_test(self, request: web.Request) -> web.Response:
+        results = []
+        for name in self._channels(await _body(request)):
+            outcome = await self._notifier.test(name)
+            results.append({"channel": name, "delivered": outcome.delivered, "error": outcome.error or None})
+        return web.json_response({"results": results})
+
+    async def _notify_enable(self, request: web.Request) -> web.Response:
+        names = self._channels(await _body(request))
+        for name in names:
+            self._notifier.enable(name)
+        return web.json_response({"message": f"{', '.join(names)}: tried again at once"})
+
+    def _channels(self, data: dict[str, Any]) -> list[str]:
+        """The channel that is named, or all of them."""
+        known = list(self._notifier.lines)
+        if not known:
+            raise ApiError(404, "not_found", "there is no channel: configure [[notify]]")
+        name = data.get("channel")
+        if name is not None and name not in known:
+            raise ApiError(404, "not_found", f"no such channel; there are {', '.join(known)}")
+        return known if name is None else [str(name)]
 
     async def _reloaded(self, _: web.Request) -> web.Response:
         return web.json_response({"message": await self._reload()})
@@ -109,6 +175,47 @@ class Admin:
                 return
             yield rows
             offset += len(rows)
+
+
+_MOST_SILENCE = 366 * 86400.0
+_GLOBS = ("hosts", "tags", "os", "users", "roles")
+
+
+def _wanted_silence(data: dict[str, Any], now: float) -> Silence:
+    """The silence that a command asks for, without its id. Raises ApiError."""
+    author, reason = (clean_text(str(data.get(name, "")), 200) for name in ("author", "reason"))
+    seconds = data.get("seconds")
+    if not author or not reason:
+        raise ApiError(400, "bad_request", "silence takes an author and a reason")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= _MOST_SILENCE:
+        raise ApiError(400, "bad_request", "silence takes seconds from 1 to a year")
+    globs = {name: _glob_list(data.get(name, []), name) for name in _GLOBS}
+    alert = data.get("alert")
+    if alert is not None and not (isinstance(alert, int) and not isinstance(alert, bool)):
+        raise ApiError(400, "bad_request", "alert takes the id of an open alert")
+    given = (alert is not None) + any(globs.values()) + (data.get("all") is True)
+    if given != 1:
+        raise ApiError(400, "bad_request", "say what to silence: an alert, globs of nodes, or all")
+    return Silence(id=0, author=author, reason=reason, created=now, ends=now + seconds, alert=alert, **globs)
+
+
+def _glob_list(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and 0 < len(text) <= 200 for text in value
+    ):
+        raise ApiError(400, "bad_request", f"{name} takes a list of globs")
+    return tuple(clean_text(text, 200) for text in value)
+
+
+def _silence_row(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": str(silence.id),
+        "what": silence.words(),
+        "author": silence.author,
+        "reason": silence.reason,
+        "created": rfc3339(silence.created),
+        "ends": rfc3339(silence.ends),
+    }
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     cause: str | None = None
     """Why a resolved alert ended: recovered, removed, role_changed, renewed, expired, flapping, settled,
-    blind, acknowledged."""
+    blind, acknowledged, path_unknown."""
     follows: int | None = None
     """Id of the flapping alert that settled into this outage."""
     acknowledged_by: str | None = None

@@ -21,11 +21,13 @@ from tsmon.backlog import Backlog
 from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Collector
 from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
+from tsmon.heartbeat import Heartbeat
 from tsmon.history import EmbeddedHistory
 from tsmon.influx import Influx
 from tsmon.logging import configure
 from tsmon.loops import Loops
 from tsmon.monitor import Monitor
+from tsmon.notify.notifier import Notifier
 from tsmon.source import Source, make_source
 from tsmon.store import Store, StoreError
 from tsmon.systemd import notify, watchdog_interval
@@ -66,6 +68,8 @@ class Daemon:
         self.collector: Collector
         self.api: Api
         self.influx: Influx | None = None
+        self.notifier: Notifier
+        self.heartbeat: Heartbeat | None = None
         self.url = ""
         self._reread = reread
         self._backlog: Backlog
@@ -86,6 +90,10 @@ class Daemon:
             raise StartError(str(error)) from None
         self._backlog = Backlog(self.store.commit)
         self.monitor = Monitor(self.clock, self.settings, loaded, self._backlog)
+        self.notifier = await Notifier.open(
+            self.clock, self.settings, self.monitor, self.store, has_bus=lambda: self.source.bus_open
+        )
+        self._make_heartbeat()
         if self.settings.influx.url:
             self.influx = Influx(self.settings.influx, self.store, self.clock)
         self.collector = Collector(
@@ -109,7 +117,7 @@ class Daemon:
             demo=self.demo,
         )
         await self._listen()
-        self._admin = Admin(self.monitor, self.store, self.reload)
+        self._admin = Admin(self.monitor, self.store, self.notifier, self.clock, self.reload)
         await self._admin.start(self.state_dir)
         self._start_loops()
         self._tell_unbuilt()
@@ -147,6 +155,10 @@ class Daemon:
             ("prune", self._run_prune, float("inf")),
             ("look", self._run_look, float("inf")),
         ]
+        jobs += [(name, run, float("inf")) for name, run in self.notifier.loops()]
+        jobs.append(("notify", self.notifier.run, float("inf")))
+        if self.heartbeat is not None:
+            jobs.append(("heartbeat", self.heartbeat.run, float("inf")))
         if self.influx is not None:
             jobs.append(("influx", self.influx.run, float("inf")))
         for name, run, patience in jobs:
@@ -226,6 +238,9 @@ class Daemon:
         await self.monitor.reload(fresh)
         if fresh.influx != old.influx:
             await self._change_influx(fresh)
+        await self._change_channels(fresh)
+        if fresh.heartbeat != old.heartbeat:
+            await self._change_heartbeat()
         if fresh.log != old.log:
             configure(fresh.log)
         self._tell_unbuilt()
@@ -234,6 +249,35 @@ class Daemon:
             words += f"; a restart is needed for {', '.join(unchangeable)}"
         log.info("reloaded", needs_restart=unchangeable)
         return words
+
+    async def _change_channels(self, fresh: Settings) -> None:
+        """Other channels: what the old ones had to say goes on in the new ones."""
+        before = [name for name, _ in self.notifier.loops()]
+        replaced = self.notifier.apply(fresh)
+        if not replaced and before == [name for name, _ in self.notifier.loops()]:
+            return
+        for name in before:
+            await self.loops.end(name)
+        for line in replaced:
+            await line.close()
+        for name, run in self.notifier.loops():
+            self.loops.start(name, run)
+
+    def _make_heartbeat(self) -> None:
+        settings = self.settings.heartbeat
+        self.heartbeat = Heartbeat(settings, self.clock, self._unwell) if settings.url is not None else None
+
+    def _unwell(self) -> str:
+        """Why the heartbeat is held back, "" when it is not."""
+        if not self.monitor.sees:
+            return "tsmon cannot see the tailnet"
+        return self._backlog.error
+
+    async def _change_heartbeat(self) -> None:
+        await self.loops.end("heartbeat")
+        self._make_heartbeat()
+        if self.heartbeat is not None:
+            self.loops.start("heartbeat", self.heartbeat.run)
 
     async def _change_influx(self, fresh: Settings) -> None:
         """Another InfluxDB, one at last, or none any more; what the outbox holds goes to the new one."""
@@ -273,8 +317,11 @@ class Daemon:
                 "source": source,
                 "storage": storage,
                 "influxdb": self.influx.readiness() if self.influx is not None else None,
+                "channels": self.notifier.readiness(),
+                "heartbeat": self.heartbeat.readiness() if self.heartbeat is not None else None,
                 "warnings": [
                     *([USERSPACE_WARNING] if open_to_tailnet else []),
+                    *self.notifier.warnings(),
                     *(
                         f"{name} is set, but this version does not do that yet"
                         for name in unbuilt(self.settings)
@@ -299,11 +346,15 @@ class Daemon:
                 await self.api.live.close()
                 await self.loops.stop()
                 await self.monitor.stop()
+                for line in self.notifier.lines.values():
+                    await line.close()
                 await self._admin.stop()
                 if self._runner is not None:
                     await self._runner.cleanup()
                 await self.source.close()
                 await self.store.close()
+                if self.heartbeat is not None:
+                    await self.heartbeat.stopped()
         except TimeoutError:
             log.warning("stopped_hard", problem=f"something did not end within {STOP_SECONDS:g} s")
         log.info("stopped")
@@ -312,10 +363,6 @@ class Daemon:
 def unbuilt(settings: Settings) -> list[str]:
     """Settings that are given but have no effect in this version: silence would be a lie."""
     given = {
-        "notify": bool(settings.notify),
-        "maintenance": bool(settings.maintenance),
-        "heartbeat.url": settings.heartbeat.url is not None,
-        "path_degraded": settings.path_degraded.latency is not None or settings.path_degraded.relay,
         "history.uptime_source": settings.history.uptime_source == "influxdb",
     }
     return [name for name, is_given in given.items() if is_given]

@@ -483,6 +483,8 @@ def _limits(settings: Settings) -> Limits:
         flapping_changes=settings.flapping.changes,
         flapping_window=settings.flapping.window,
         flapping_settle=settings.flapping.settle,
+        path_latency=settings.path_degraded.latency,
+        path_relay=settings.path_degraded.relay,
     )
 
 

@@ -15,6 +15,7 @@ from tsmon.sight import describe
 from tsmon.state import Blind, Event, Node
 
 ISOLATED_AFTER = 300.0
+PATH_AFTER = 900.0
 ASK_PATIENCE = 60.0
 """Seconds after which a due outage is told although its last ping had no outcome."""
 _EPSILON = 1e-6
@@ -27,6 +28,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     flapping_changes: int
     flapping_window: float
     flapping_settle: float
+    path_latency: float | None = None
+    """A slower path is degraded; None: no path is too slow."""
+    path_relay: bool = False
+    """A path through a relay is degraded."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +85,7 @@ class Rules:
             self._flapping(step)
             asks = self._outages(step)
             self._keys(step)
+            self._paths(step)
             self._isolation(step)
         self._hush(step.nodes, step.removed, step.now)
         return self.book.take(asks)
@@ -330,6 +336,41 @@ class Rules:
     @staticmethod
     def _is_own_key(alert: Alert, node: Node) -> bool:
         return alert.kind == "key_expiring" and node.facts.is_self
+
+    # -- paths -----------------------------------------------------------------------------------------
+
+    def _paths(self, step: Step) -> None:
+        for alert in self.book.of_kind("path_degraded"):
+            node = step.nodes.get(alert.node_id or "")
+            if node is None or node.state != "online" or not _alerts(node) or not node.role.ping:
+                # Its outage or its removal is told instead.
+                self.book.end(alert, step.now, "path_unknown", untold=True)
+            elif not self._what_degrades(node):
+                self.book.end(alert, step.now, "recovered")
+            else:
+                self._path_lasts(self.book.rename(alert, node), node, step)
+        if self.limits.path_latency is None and not self.limits.path_relay:
+            return
+        for node in step.nodes.values():
+            asked = node.role.ping and node.state == "online" and _alerts(node)
+            if asked and self._what_degrades(node) and self.book.find("path_degraded", node.id) is None:
+                self.book.raise_("path_degraded", "warning", step.now, node=node, since=step.now.wall)
+
+    def _path_lasts(self, alert: Alert, node: Node, step: Step) -> None:
+        if alert.state == "pending":
+            alert = self.book.update(alert, waited=alert.waited + step.elapsed)
+            if alert.waited >= PATH_AFTER - _EPSILON:
+                self.book.fire(alert, step.now, f"{node.hostname} is {self._what_degrades(node)}")
+
+    def _what_degrades(self, node: Node) -> str:
+        """What is wrong with the path to a node, "" when nothing is."""
+        reach, limits = node.reach, self.limits
+        if limits.path_relay and reach.path in ("relay", "peer_relay"):
+            return f"reached only through a relay ({node.facts.relay or reach.path})"
+        limit = limits.path_latency
+        if limit is not None and reach.latency_ms is not None and reach.latency_ms > 1000 * limit:
+            return f"slow to answer: {reach.latency_ms:.0f} ms (limit {1000 * limit:.0f} ms)"
+        return ""
 
     # -- the monitor itself ----------------------------------------------------------------------------
 

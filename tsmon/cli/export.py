@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import click
 
+from tsmon.cli.admin import admin_socket, unreachable
 from tsmon.cli.options import Given, settings_options
-from tsmon.cli.terminal import CliError, os_words, plain, read_moment, utc_text
-from tsmon.config import state_dir
+from tsmon.cli.terminal import CliError, plain, read_moment, utc_text
 
 TABLES = ("events", "spans", "observed", "latency")
 
@@ -32,7 +32,7 @@ def export(given: Given, *, table: str, since: str | None, output: Path | None) 
     latency: of the pinged nodes. Asks the running tsmon over the socket in its state directory: run it as
     the same user.
     """
-    socket = state_dir(given.load_or_fail().settings, os.environ) / "admin.sock"
+    socket = admin_socket(given)
     query = {"table": table} | ({"since": utc_text(read_moment(since, time.time()))} if since else {})
     with suppress(KeyboardInterrupt):
         asyncio.run(_export(socket, query, output))
@@ -91,12 +91,6 @@ async def _lines(socket: Path, query: dict[str, str]) -> AsyncIterator[bytes]:
                 for line in lines:
                     yield line + b"\n"
     except aiohttp.ClientConnectorError as error:
-        raise CliError(f"{socket}: {_reason(error.os_error)}") from None
+        raise unreachable(socket, error.os_error) from None
     except (aiohttp.ClientError, TimeoutError):
         raise CliError(f"{socket}: the answer broke off: the export is not complete; try again") from None
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "permission denied: run this as the user that tsmon runs as"
-    return f"{os_words(error)}: does tsmon run, with this state directory? (--state-dir)"

@@ -23,9 +23,10 @@ class Poster:
     def __init__(self, url: str, clock: Clock) -> None:
         """`url` with http or https; user and password in it become basic auth."""
         parts = urlsplit(url)
-        self._auth = None
+        self._headers = {"Content-Type": "application/json", "User-Agent": "tsmon"}
         if parts.username is not None:
-            self._auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
+            user, password = unquote(parts.username), unquote(parts.password or "")
+            self._headers["Authorization"] = aiohttp.encode_basic_auth(user, password)
             parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         self._url = parts.geturl()
         self._clock = clock
@@ -36,15 +37,13 @@ class Poster:
         the rest may be tried again."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT),
-                auth=self._auth,
-                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT), cookie_jar=aiohttp.DummyCookieJar()
             )
         try:
             async with self._session.post(
                 self._url,
                 data=body,
-                headers={"Content-Type": "application/json", "User-Agent": "tsmon", **(headers or {})},
+                headers={**self._headers, **(headers or {})},
                 allow_redirects=False,
             ) as response:
                 if 200 <= response.status < 300:

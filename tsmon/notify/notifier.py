@@ -297,6 +297,18 @@ class Notifier:
         """For /readyz, without secrets."""
         return [line.readiness() for line in self.lines.values()]
 
+    def warnings(self) -> list[str]:
+        """What a person should know about the channels."""
+        found = [
+            f"the channel {row['name']} does not deliver: {row['error']}"
+            for row in self.readiness()
+            if row["error"]
+        ]
+        channels = self._settings.notify
+        if channels and all(channel.hosts or channel.tags or channel.roles for channel in channels):
+            found.append("every channel has a filter: nobody is told when tsmon itself is blind or fails")
+        return found
+
     def loops(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """What is to run, by name."""
         return [(f"channel {line.name}", line.run) for line in self.lines.values()]
