@@ -67,7 +67,7 @@ class Witness:
             told = before is not None and before.state == alert.state
             if blind and alert.kind in NODE_KINDS and not told:
                 self.faults.append(f"{alert.kind} became {alert.state} while blind")
-            if before is not None and before.state == "resolved":
+            if before is not None and before.state == "resolved" and alert.state != "resolved":
                 self.faults.append(f"alert {alert.id} came back after its end")
         for event in published.events:
             own = event.node_id == published.view.self_id

@@ -114,7 +114,7 @@ async def test_it_beats_every_minute_but_while_blind_or_unable_to_store(tmp_path
             return world.backlog.error if world.monitor.sees else "blind"
 
         heart = Heartbeat(Settings(url=Secret("http://127.0.0.1:1/")), world.clock, problem)
-        heart._beat = beat  # type: ignore[method-assign, assignment]
+        heart._beat = beat  # type: ignore[method-assign]
         await world.run(31)
         world.background(heart.run())
         await world.run(600)
