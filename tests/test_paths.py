@@ -68,3 +68,4 @@ async def test_a_reload_that_switches_it_off_ends_it(tmp_path: Path) -> None:
         await world.reload_roles("")
         await world.run(30)
         assert world.alerts() == []
+        assert len(world.messages()) == 1, "it is not well again, it is not looked at"

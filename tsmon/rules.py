@@ -342,8 +342,8 @@ class Rules:
     def _paths(self, step: Step) -> None:
         for alert in self.book.of_kind("path_degraded"):
             node = step.nodes.get(alert.node_id or "")
-            if node is None or node.state != "online" or not _alerts(node) or not node.role.ping:
-                # Its outage or its removal is told instead.
+            if node is None or node.state != "online" or not self._watches_path(node):
+                # Its outage or its removal is told instead; or nobody asks for it any more.
                 self.book.end(alert, step.now, "path_unknown", untold=True)
             elif not self._what_degrades(node):
                 self.book.end(alert, step.now, "recovered")
@@ -352,9 +352,13 @@ class Rules:
         if self.limits.path_latency is None and not self.limits.path_relay:
             return
         for node in step.nodes.values():
-            asked = node.role.ping and node.state == "online" and _alerts(node)
-            if asked and self._what_degrades(node) and self.book.find("path_degraded", node.id) is None:
+            watched = node.state == "online" and self._watches_path(node)
+            if watched and self._what_degrades(node) and self.book.find("path_degraded", node.id) is None:
                 self.book.raise_("path_degraded", "warning", step.now, node=node, since=step.now.wall)
+
+    def _watches_path(self, node: Node) -> bool:
+        wanted = self.limits.path_latency is not None or self.limits.path_relay
+        return wanted and node.role.ping and _alerts(node)
 
     def _path_lasts(self, alert: Alert, node: Node, step: Step) -> None:
         if alert.state == "pending":
