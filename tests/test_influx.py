@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness import settings
+from tests.virtual import VirtualClock, virtual
 from tsmon.clock import Clock
 from tsmon.collector import Sample
 from tsmon.demo.servers import serving
-from tsmon.influx import Influx, _retry_after, lines_of
+from tsmon.influx import Influx, lines_of
+from tsmon.influx.outbox import Outbox
+from tsmon.influx.verdicts import seconds_to_wait
 from tsmon.status import clean_hostname
 from tsmon.store import Store
 
@@ -57,14 +61,19 @@ async def fake() -> FakeInflux:
 
 
 @pytest.fixture
-async def influx(fake: FakeInflux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Influx]:
-    monkeypatch.setattr("tsmon.influx._FIRST_WAIT", 0.01)
-    monkeypatch.setattr("tsmon.influx._LONGEST_WAIT", 0.02)
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
     store = await Store.open(tmp_path)
-    async with serving(fake.application()) as url:
-        values = {"influx__url": url, "influx__token": "secret-token", "influx__org": "home"}
-        yield Influx(settings(**values).influx, store, Clock())
+    yield store
     await store.close()
+
+
+@pytest.fixture
+async def influx(fake: FakeInflux, store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Influx]:
+    monkeypatch.setattr("tsmon.influx.sender._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("tsmon.influx.sender._LONGEST_WAIT", 0.02)
+    async with serving(fake.application()) as url:
+        chosen = settings(influx__url=url, influx__token="secret-token", influx__org="home").influx
+        yield Influx(chosen, store, Clock())
 
 
 async def until(condition: Any) -> None:
@@ -112,7 +121,7 @@ async def test_what_is_not_stored_is_sent_again(
     sending.cancel()
 
 
-async def test_a_bad_line_is_cut_out_and_kept(fake: FakeInflux, influx: Influx) -> None:
+async def test_a_bad_line_is_cut_out_and_kept(fake: FakeInflux, influx: Influx, store: Store) -> None:
     """Only a parse error is about a line; every other 400 keeps the whole batch."""
     bad = '{"code": "invalid", "message": "unable to parse \'x\': missing fields"}'
     configuration = (
@@ -123,9 +132,7 @@ async def test_a_bad_line_is_cut_out_and_kept(fake: FakeInflux, influx: Influx) 
     await influx.put_samples(300.0, SAMPLES)
     await influx.put_samples(600.0, SAMPLES)
     await until(lambda: len(fake.stored) == 3)
-    kept = await influx._store.read(
-        lambda db: db.execute("SELECT line, error FROM influx_quarantine").fetchall()
-    )
+    kept = await store.read(lambda db: db.execute("SELECT line, error FROM influx_quarantine").fetchall())
     assert len(kept) == 1
     assert kept[0][0].startswith("tailscale_health,hostname=dev")
     assert "missing fields" in kept[0][1]
@@ -149,7 +156,7 @@ async def test_a_partial_write_is_not_sent_again(fake: FakeInflux, influx: Influ
     await influx.put_samples(600.0, SAMPLES)
     await until(lambda: len(fake.stored) == 2)
     assert len(fake.writes) == 2
-    assert influx.readiness()["lines_dropped"] == 1
+    assert influx.readiness()["requests_partly_refused"] == 1
     sending.cancel()
 
 
@@ -165,12 +172,12 @@ async def test_a_partial_write_is_not_sent_again(fake: FakeInflux, influx: Influ
     ],
 )
 def test_retry_after_in_seconds_or_as_a_date(text: str | None, least: float, most: float) -> None:
-    assert least <= _retry_after(text) <= most
+    assert least <= seconds_to_wait(text, 1_790_000_000.0) <= most
 
 
-async def test_the_outbox_survives_a_restart(fake: FakeInflux, influx: Influx) -> None:
+async def test_the_outbox_survives_a_restart(fake: FakeInflux, influx: Influx, store: Store) -> None:
     await influx.put_samples(300.0, SAMPLES)
-    again = Influx(influx._settings, influx._store, Clock())
+    again = Influx(influx._settings, store, Clock())
     sending = asyncio.create_task(again.run())
     await until(lambda: len(fake.stored) == 2)
     sending.cancel()
@@ -182,29 +189,39 @@ async def test_a_lag_is_told(fake: FakeInflux, influx: Influx, monkeypatch: pyte
     await influx.put_samples(300.0, SAMPLES)
     await until(lambda: influx.error)
     assert influx.lag_error == ""
-    monkeypatch.setattr("tsmon.influx.LAG_LIMIT", -1.0)
+    monkeypatch.setattr("tsmon.influx.sender.LAG_LIMIT", -1.0)
     assert "answered 503" in influx.lag_error
     sending.cancel()
 
 
-async def test_the_outbox_is_bounded(influx: Influx, monkeypatch: pytest.MonkeyPatch) -> None:
-    import msgspec  # noqa: PLC0415 (only here)
-
-    influx._settings = msgspec.structs.replace(influx._settings, outbox_bytes=300)
+async def test_the_outbox_is_bounded(store: Store) -> None:
+    small = msgspec.structs.replace(settings().influx, outbox_bytes=300)
+    outbox = Outbox(small, store, Clock())
     for grid in range(1, 11):
-        await influx.put_samples(300.0 * grid, SAMPLES)
-    kept = await influx._store.read(
-        lambda db: [row[0] for row in db.execute("SELECT grid FROM influx_outbox")]
-    )
+        await outbox.put_samples(300.0 * grid, SAMPLES)
+    kept = await store.read(lambda db: [row[0] for row in db.execute("SELECT grid FROM influx_outbox")])
     assert kept[-1] == 3000.0
-    assert len(kept) < 10
-    assert influx.dropped == 2 * (10 - len(kept))
-    influx._settings = msgspec.structs.replace(influx._settings, outbox_age=-1.0)
-    await influx.put_samples(9000.0, SAMPLES)
-    assert (
-        await influx._store.read(lambda db: db.execute("SELECT count(*) FROM influx_outbox").fetchone()[0])
-        == 0
-    )
+    assert 0 < len(kept) < 10
+    assert outbox.dropped == 2 * (10 - len(kept))
+
+
+@virtual
+async def test_what_is_too_old_leaves_the_outbox(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    clock = VirtualClock()
+    outbox = Outbox(settings(influx__outbox_age="1d").influx, store, clock)
+    await outbox.put_samples(300.0, SAMPLES)
+    clock.offset = 86_000.0
+    await outbox.put_samples(600.0, SAMPLES)
+    assert await outbox.waiting() == (2, 4)
+    clock.offset = 87_000.0
+    await outbox.put_samples(900.0, SAMPLES)
+    assert await outbox.waiting() == (2, 4)
+    assert outbox.dropped == 2
+    oldest = await outbox.oldest()
+    assert oldest is not None
+    assert oldest.grid == 600.0
+    await store.close()
 
 
 def test_extra_tags() -> None:

@@ -1,0 +1,102 @@
+"""One request of the outbox to InfluxDB: sent as it is stored, cut where InfluxDB refuses a line."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+import structlog
+
+from tsmon.influx.points import compress, library, unpack
+from tsmon.influx.verdicts import Action, Verdict, bad_lines, judge
+
+log = structlog.get_logger(__name__)
+
+
+class Delivery:
+    """Delivers one request. Afterwards `refused` holds the lines to be set aside, each with its reason."""
+
+    def __init__(
+        self, client: Any, *, org: str, bucket: str, precision: str, now: Callable[[], float]
+    ) -> None:
+        """`client`: an InfluxDBClientAsync; `now` gives Unix seconds."""
+        self.refused: dict[str, str] = {}
+        self.partly = 0
+        """How many writes InfluxDB stored a part of."""
+        self._service = library().WriteService(client.api_client)
+        self._where = {"org": org, "bucket": bucket, "precision": precision}
+        self._now = now
+        self._message = ""
+
+    async def send(self, payload: bytes, pieces: int = 1) -> Verdict:
+        """Send until each line is stored or refused (DONE), or the request must wait. Sending lines again
+        that are stored already overwrites them with themselves."""
+        if pieces > 1:
+            lines = await asyncio.to_thread(unpack, payload)
+            size = max(1, len(lines) // pieces)
+            return await self._send_all([lines[at : at + size] for at in range(0, len(lines), size)])
+        verdict = await self._write(payload)
+        if verdict.action is not Action.CUT:
+            return verdict
+        return await self._cut(await asyncio.to_thread(unpack, payload), verdict)
+
+    async def _send_all(self, parts: Sequence[list[str]]) -> Verdict:
+        verdict = Verdict(Action.DONE)
+        for lines in parts:
+            verdict = await self._write(await asyncio.to_thread(compress, lines))
+            if verdict.action is Action.CUT:
+                verdict = await self._cut(lines, verdict)
+            if verdict.action is not Action.DONE:
+                break
+        return verdict
+
+    async def _cut(self, lines: list[str], verdict: Verdict) -> Verdict:
+        """Lines that the answer names are taken out; else the lines are halved until the bad one is alone."""
+        named = await asyncio.to_thread(bad_lines, self._message, lines)
+        if named:
+            self.refused |= named
+            good = [line for line in lines if line not in named]
+            return await self._send_all([good] if good else [])
+        if len(lines) == 1:
+            self.refused[lines[0]] = verdict.words
+            return Verdict(Action.DONE)
+        half = len(lines) // 2
+        return await self._send_all([lines[:half], lines[half:]])
+
+    async def _write(self, payload: bytes) -> Verdict:
+        """One HTTP request."""
+        verdict = await self._asked(payload)
+        if verdict.action is not Action.PARTLY:
+            return verdict
+        self.partly += 1
+        log.error("influx_lines_dropped", error=verdict.words)
+        return Verdict(Action.DONE)
+
+    async def _asked(self, payload: bytes) -> Verdict:
+        try:
+            _, status, _ = await self._service.post_write_async(
+                **self._where,
+                body=payload,
+                content_encoding="gzip",
+                content_type="text/plain; charset=utf-8",
+                _return_http_data_only=False,
+            )
+        except TimeoutError:
+            return Verdict(Action.RETRY, "no answer in time")
+        except library().rest.ApiException as error:
+            message = _message(error.body)
+            self._message = message or ""
+            return judge(error.status, error.reason or "", message, error.retry_after, self._now())
+        except (aiohttp.ClientError, OSError) as error:
+            return Verdict(Action.RETRY, f"connecting failed: {type(error).__name__}")
+        return judge(status, "", None, None, self._now())
+
+
+def _message(body: bytes | None) -> str | None:
+    """The message of InfluxDB's JSON; None when the body is none of InfluxDB's."""
+    try:
+        message = json.loads(body or b"")["message"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return message if isinstance(message, str) else None

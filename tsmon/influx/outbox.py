@@ -1,0 +1,192 @@
+"""The durable outbox: requests are rows of the store until InfluxDB has said that it holds them.
+
+A row with a grid time holds samples (second precision), one without holds events (nanosecond precision).
+"""
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from tsmon.batch import read_events
+from tsmon.clock import Clock
+from tsmon.collector import Sample
+from tsmon.config import InfluxSettings
+from tsmon.influx.points import Packed, event_lines_of, lines_of, pack
+from tsmon.store import Store, StoreError
+
+log = structlog.get_logger(__name__)
+
+MOST_QUARANTINED = 1000
+"""Refused lines that are kept to be read; the oldest go first."""
+_MOST_HELD = 32 * 1024 * 1024
+"""Bytes kept in memory while the store cannot be written."""
+_MOST_EVENTS = 1000
+_MARK = "influx_last_event"
+
+
+class Row(NamedTuple):
+    """One request that waits."""
+
+    id: int
+    created: float
+    grid: float | None
+    payload: bytes
+
+
+class _Held(NamedTuple):
+    created: float
+    grid: float
+    packed: Packed
+
+
+class Outbox:
+    """Puts samples and events in, gives the oldest request out, sets bad lines aside."""
+
+    def __init__(self, settings: InfluxSettings, store: Store, clock: Clock) -> None:
+        self.dropped = 0
+        """Lines lost because they were too old or too much."""
+        self.quarantined = 0
+        """Lines set aside since the start."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._held: deque[_Held] = deque()
+
+    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+        """Commit the samples of one grid time. While the store cannot be written they are held in memory and
+        go in with the next ones."""
+        tags = self._settings.tags
+        created = self._clock.wall()
+        parts = await asyncio.to_thread(lambda: list(pack(lines_of(grid, samples, tags))))
+        self._held.extend(_Held(created, grid, packed) for packed in parts)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is held. Never raises for a store that cannot be written."""
+        if not self._held:
+            return
+        held = list(self._held)
+        now = self._clock.wall()
+
+        def add(db: sqlite3.Connection) -> int:
+            for created, grid, packed in held:
+                _insert(db, created, grid, packed)
+            return self._trim(db, now)
+
+        try:
+            self._count_dropped(await self._store.write(add))
+        except StoreError as error:
+            log.warning("samples_held", batches=len(held), error=str(error))
+            self._shrink()
+            return
+        for _ in held:
+            self._held.popleft()
+
+    def _shrink(self) -> None:
+        lost = 0
+        while sum(len(held.packed.payload) for held in self._held) > _MOST_HELD:
+            lost += self._held.popleft().packed.lines
+        self._count_dropped(lost)
+
+    def _count_dropped(self, lines: int) -> None:
+        self.dropped += lines
+        if lines:
+            log.error("influx_outbox_overflow", lines_dropped=lines)
+
+    async def take_events(self) -> bool:
+        """Put the events in that were stored since the last time; True when there may be more. Those before
+        the first time are left out. Raises StoreError."""
+        mark, rows = await self._store.read(_new_events)
+        if mark is None:
+            # With no mark yet the log's end becomes the mark.
+            await self._store.write(lambda db: _set_mark(db, rows[-1][0] if rows else 0))
+            return False
+        if not rows:
+            return False
+        tags = self._settings.tags
+        parts = await asyncio.to_thread(lambda: list(pack(event_lines_of(read_events(rows), tags))))
+        now = self._clock.wall()
+
+        def add(db: sqlite3.Connection) -> int:
+            for packed in parts:
+                _insert(db, now, None, packed)
+            _set_mark(db, rows[-1][0])
+            return self._trim(db, now)
+
+        self._count_dropped(await self._store.write(add))
+        return len(rows) == _MOST_EVENTS
+
+    async def oldest(self) -> Row | None:
+        """The request to be sent next. Raises StoreError."""
+        sql = "SELECT id, created, grid, payload FROM influx_outbox ORDER BY id LIMIT 1"
+        row = await self._store.read(lambda db: db.execute(sql).fetchone())
+        return None if row is None else Row(*row)
+
+    async def remove(self, id_: int, refused: Mapping[str, str]) -> None:
+        """A request is done; its `refused` lines (with the reasons) go into the quarantine. Raises
+        StoreError."""
+        now = self._clock.wall()
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM influx_outbox WHERE id = ?", (id_,))
+            db.executemany(
+                "INSERT INTO influx_quarantine (created, line, error) VALUES (?, ?, ?)",
+                [(now, line, reason) for line, reason in refused.items()],
+            )
+            db.execute(
+                "DELETE FROM influx_quarantine WHERE id <= (SELECT max(id) FROM influx_quarantine) - ?",
+                (MOST_QUARANTINED,),
+            )
+
+        await self._store.write(work)
+        self.quarantined += len(refused)
+        for line, reason in list(refused.items())[:5]:
+            log.error("influx_line_refused", line=line[:200], error=reason)
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many requests and lines wait. Raises StoreError."""
+        sql = "SELECT count(*), coalesce(sum(lines), 0) FROM influx_outbox"
+        requests, lines = await self._store.read(lambda db: db.execute(sql).fetchone())
+        return requests, lines
+
+    def _trim(self, db: sqlite3.Connection, now: float) -> int:
+        """Drop what is too old or too much, oldest first; returns how many lines."""
+        aged = (now - self._settings.outbox_age,)
+        lost = db.execute(
+            "SELECT coalesce(sum(lines), 0) FROM influx_outbox WHERE created < ?", aged
+        ).fetchone()[0]
+        db.execute("DELETE FROM influx_outbox WHERE created < ?", aged)
+        size = db.execute("SELECT coalesce(sum(bytes), 0) FROM influx_outbox").fetchone()[0]
+        while size > self._settings.outbox_bytes:
+            id_, lines, freed = db.execute(
+                "SELECT id, lines, bytes FROM influx_outbox ORDER BY id LIMIT 1"
+            ).fetchone()
+            db.execute("DELETE FROM influx_outbox WHERE id = ?", (id_,))
+            lost, size = lost + lines, size - freed
+        return int(lost)
+
+
+def _insert(db: sqlite3.Connection, created: float, grid: float | None, packed: Packed) -> None:
+    db.execute(
+        "INSERT INTO influx_outbox (created, grid, lines, bytes, payload) VALUES (?, ?, ?, ?, ?)",
+        (created, grid, packed.lines, len(packed.payload), packed.payload),
+    )
+
+
+def _new_events(db: sqlite3.Connection) -> tuple[int | None, list[tuple]]:  # type: ignore[type-arg]
+    """The mark and the events after it; without a mark the last event alone."""
+    mark = db.execute("SELECT value FROM meta WHERE key = ?", (_MARK,)).fetchone()
+    if mark is None:
+        return None, db.execute("SELECT * FROM events ORDER BY id DESC LIMIT 1").fetchall()
+    rows = db.execute(
+        "SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (int(mark[0]), _MOST_EVENTS)
+    ).fetchall()
+    return int(mark[0]), rows
+
+
+def _set_mark(db: sqlite3.Connection, id_: int) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MARK, str(id_)))
