@@ -265,6 +265,7 @@ def test_a_healthy_machine(sidecar: str, tmp_path: Path) -> None:
         "state": "ok",
         "listen": "ok",
         "influxdb": "skipped",
+        "running tsmon": "skipped",
     }
     assert found["view"]["says"] == "example.com: 6 nodes, 6 online, 0 left out"
     assert found["roles"]["says"] == "2 critical nodes: chocolate-factory, git"

@@ -159,6 +159,18 @@ async def test_bad_requests_are_named(here: Here, path: str, body: Any) -> None:
         assert (await response.json())["error"]["message"]
 
 
+async def test_the_doctor_asks_the_one_that_runs(here: Here) -> None:
+    here.answers["status"] = 404
+    await here.fires()
+    await here.site.until(lambda: here.site.daemon.notifier.readiness()[0]["parked"])
+    result = await here.run("doctor", "--json")
+    found = {row["what"]: row for row in json.loads(result.output)}
+    assert found["running tsmon"]["level"] == "ok"
+    assert found["channel"]["level"] == "failed"
+    assert "parked: answered 404; 1 messages wait" in found["channel"]["says"]
+    assert found["channel"]["remedy"] == "mend it, then: tsmon notify enable"
+
+
 async def test_reload_says_what_came_of_it(here: Here) -> None:
     result = await here.run("reload")
     assert result.output == "there is no configuration to read anew\n"

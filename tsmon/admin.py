@@ -4,7 +4,7 @@ HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test me
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,9 @@ class Admin:
         store: Store,
         notifier: Notifier,
         clock: Clock,
+        *,
         reload: Callable[[], Awaitable[str]],
+        readiness: Callable[[], Mapping[str, Any]],
     ) -> None:
         """`reload` applies the configuration anew and returns a line about it; it raises ConfigError."""
         self._monitor = monitor
@@ -53,6 +55,7 @@ class Admin:
         self._notifier = notifier
         self._clock = clock
         self._reload = reload
+        self._readiness = readiness
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
 
@@ -62,6 +65,7 @@ class Admin:
         app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
+        app.router.add_get("/readiness", self._ready)
         app.router.add_get("/silences", self._silences)
         app.router.add_post("/silence", self._silence)
         app.router.add_post("/unsilence", self._unsilence)
@@ -93,6 +97,9 @@ class Admin:
         return web.json_response(
             {"message": f"acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"}
         )
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.json_response(self._readiness())
 
     async def _silences(self, _: web.Request) -> web.Response:
         rows = sorted(self._notifier.quiet.silences.values(), key=lambda silence: silence.id)

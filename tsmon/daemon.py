@@ -117,7 +117,14 @@ class Daemon:
             demo=self.demo,
         )
         await self._listen()
-        self._admin = Admin(self.monitor, self.store, self.notifier, self.clock, self.reload)
+        self._admin = Admin(
+            self.monitor,
+            self.store,
+            self.notifier,
+            self.clock,
+            reload=self.reload,
+            readiness=lambda: self.readiness().parts,
+        )
         await self._admin.start(self.state_dir)
         self._start_loops()
         self._tell_unbuilt()

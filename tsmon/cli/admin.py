@@ -30,10 +30,11 @@ def unreachable(socket: Path, error: OSError) -> CliError:
 
 def ask(given: Given, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """GET `path`, or POST `body` to it; the JSON that comes back. Raises CliError with tsmon's words."""
-    return asyncio.run(_ask(admin_socket(given), path, body))
+    return asyncio.run(exchange(admin_socket(given), path, body))
 
 
-async def _ask(socket: Path, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+async def exchange(socket: Path, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """The same, from a running loop."""
     import aiohttp  # noqa: PLC0415 (start-up time)
 
     method = "GET" if body is None else "POST"

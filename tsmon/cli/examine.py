@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from tsmon.cli.examine_machine import examine_listen, examine_state
+from tsmon.cli.examine_running import examine_running
 from tsmon.cli.examine_tailnet import examine_source
 from tsmon.cli.finding import TIMEOUT, Finding
 from tsmon.cli.options import Given
@@ -31,11 +32,14 @@ async def examine(given: Given) -> list[Finding]:
     found.append(examine_clock(now))
     if settings is None:
         return found
-    (snapshot, of_source), listen, influx = await asyncio.gather(
-        examine_source(settings), examine_listen(settings), examine_influx(settings, now)
+    (snapshot, of_source), listen, influx, running = await asyncio.gather(
+        examine_source(settings),
+        examine_listen(settings),
+        examine_influx(settings, now),
+        examine_running(settings),
     )
     access = examine_access(settings, snapshot)
-    return [*found, *of_source, access, *examine_state(settings, os.environ, now), listen, *influx]
+    return [*found, *of_source, access, *examine_state(settings, os.environ, now), listen, *influx, *running]
 
 
 def examine_config(given: Given) -> tuple[Settings | None, list[Finding]]:
