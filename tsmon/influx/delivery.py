@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -32,37 +33,39 @@ class Delivery:
     async def send(self, payload: bytes, pieces: int = 1) -> Verdict:
         """Send until each line is stored or refused (DONE), or the request must wait. Sending lines again
         that are stored already overwrites them with themselves."""
-        if pieces > 1:
+        if pieces == 1:
+            verdict = await self._write(payload)
+            if verdict.action is not Action.CUT:
+                return verdict
+            parts = await self._cut(await asyncio.to_thread(unpack, payload), verdict)
+        else:
             lines = await asyncio.to_thread(unpack, payload)
             size = max(1, len(lines) // pieces)
-            return await self._send_all([lines[at : at + size] for at in range(0, len(lines), size)])
-        verdict = await self._write(payload)
-        if verdict.action is not Action.CUT:
-            return verdict
-        return await self._cut(await asyncio.to_thread(unpack, payload), verdict)
+            parts = [lines[at : at + size] for at in range(0, len(lines), size)]
+        return await self._send_all(deque(parts))
 
-    async def _send_all(self, parts: Sequence[list[str]]) -> Verdict:
-        verdict = Verdict(Action.DONE)
-        for lines in parts:
+    async def _send_all(self, parts: deque[list[str]]) -> Verdict:
+        while parts:
+            lines = parts.popleft()
             verdict = await self._write(await asyncio.to_thread(compress, lines))
             if verdict.action is Action.CUT:
-                verdict = await self._cut(lines, verdict)
-            if verdict.action is not Action.DONE:
-                break
-        return verdict
+                parts.extendleft(reversed(await self._cut(lines, verdict)))
+            elif verdict.action is not Action.DONE:
+                return verdict
+        return Verdict(Action.DONE)
 
-    async def _cut(self, lines: list[str], verdict: Verdict) -> Verdict:
-        """Lines that the answer names are taken out; else the lines are halved until the bad one is alone."""
+    async def _cut(self, lines: list[str], verdict: Verdict) -> list[list[str]]:
+        """What is left to be sent. Lines that the answer names are refused; when it names none, the lines are
+        halved until the bad one is alone."""
         named = await asyncio.to_thread(bad_lines, self._message, lines)
+        if not named and len(lines) == 1:
+            named = {lines[0]: verdict.words}
         if named:
             self.refused |= named
             good = [line for line in lines if line not in named]
-            return await self._send_all([good] if good else [])
-        if len(lines) == 1:
-            self.refused[lines[0]] = verdict.words
-            return Verdict(Action.DONE)
+            return [good] if good else []
         half = len(lines) // 2
-        return await self._send_all([lines[:half], lines[half:]])
+        return [lines[:half], lines[half:]]
 
     async def _write(self, payload: bytes) -> Verdict:
         """One HTTP request."""
@@ -94,9 +97,10 @@ class Delivery:
 
 
 def _message(body: bytes | None) -> str | None:
-    """The message of InfluxDB's JSON; None when the body is none of InfluxDB's."""
+    """The message of InfluxDB's JSON (2.x `message`, 1.x `error`); None when the body is none of InfluxDB's."""
     try:
-        message = json.loads(body or b"")["message"]
-    except (ValueError, TypeError, KeyError):
+        answer = json.loads(body or b"")
+        message = answer["message"] if "message" in answer else answer["error"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return message if isinstance(message, str) else None

@@ -10,6 +10,8 @@ from tsmon.status import clean_text
 MOST_PATIENCE = 600.0
 """Seconds that a server may ask to wait."""
 _UNPARSABLE = "unable to parse '"
+_PARTIAL = "partial write:"
+"""So InfluxDB 1.x says with 400 what 2.x says with 422."""
 _STORED = (201, 204)
 
 _REMEDIES = {
@@ -58,7 +60,7 @@ def judge(status: int, reason: str, message: str | None, retry_after: str | None
         return Verdict(Action.CUT, words)
     if status == 413:
         return Verdict(Action.CUT, words)
-    if status == 422:
+    if status == 422 or (status == 400 and (message or "").startswith(_PARTIAL)):
         return Verdict(Action.PARTLY, words)
     if status == 429 or status >= 500:
         wait = seconds_to_wait(retry_after, now)
@@ -88,10 +90,11 @@ def bad_lines(message: str, lines: Sequence[str]) -> dict[str, str]:
     both LINE and REASON may hold quotes: a LINE counts only when it was sent.
     """
     sent = set(lines)
+    longest = max(map(len, lines), default=0)
     found: dict[str, str] = {}
     for piece in message.split(_UNPARSABLE)[1:]:
         at = piece.find("': ")
-        while at >= 0:
+        while 0 <= at <= longest:
             if piece[:at] in sent:
                 found[piece[:at]] = clean_text(piece[at + 3 :], 200)
                 break
