@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tsmon.collector import Collector, Sample
 from tsmon.config import Settings, load
 from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history import EmbeddedHistory
-from tsmon.monitor import Monitor
+from tsmon.monitor import Monitor, Published
 from tsmon.notify.notifier import Notifier
 from tsmon.notify.outcome import DELIVERED, Outcome
 from tsmon.notify.texts import Message
@@ -82,6 +82,8 @@ class World:
         """Every log line."""
         self.events: list[Event] = []
         """Every event published, over restarts."""
+        self.watchers: list[Callable[[Published], None]] = []
+        """Called after every step, over restarts."""
         self.store: Store
         self.backlog: Backlog
         self.monitor: Monitor
@@ -98,6 +100,8 @@ class World:
         self.backlog = Backlog(self.store.commit)
         self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
         self.monitor.subscribe(lambda published: self.events.extend(published.events))
+        for watcher in self.watchers:
+            self.monitor.subscribe(watcher)
         self.source = SimSource(self.tailnet, bus=self.bus)
         self.notifier = await Notifier.open(
             self.clock,

@@ -57,7 +57,7 @@ class Witness:
         self.faults: list[str] = []
 
     def attach(self) -> None:
-        self.world.monitor.subscribe(self.look)
+        self.world.watchers.append(self.look)
 
     def look(self, published: Any) -> None:
         blind = published.view.blind is not None
@@ -75,7 +75,7 @@ class Witness:
                 self.faults.append(f"{event.event_type} of {event.hostname} while blind")
 
 
-async def act(world: World, kind: str, name: str, witness: Witness) -> None:
+async def act(world: World, kind: str, name: str) -> None:
     tailnet = world.tailnet
     simple = {"off": tailnet.off, "on": tailnet.on, "hang": tailnet.hang}
     if kind in simple:
@@ -92,7 +92,6 @@ async def act(world: World, kind: str, name: str, witness: Witness) -> None:
         tailnet.hide_peers = kind == "empty"
     elif kind == "kill":
         await world.restart(after=20)
-        witness.attach()
 
 
 def check_events(events: list[Event]) -> None:
@@ -124,13 +123,13 @@ def check_events(events: list[Event]) -> None:
 async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> None:
     world = World(directory, *NAMES[:3], offline_after="1m", blind_after="2m")
     world.tailnet.add("server-1", tags=["tag:server"])
-    await world.start()
     witness = Witness(world)
     witness.attach()
+    await world.start()
     try:
         await world.run(31)
         for (kind, name), seconds in actions:
-            await act(world, kind, name, witness)
+            await act(world, kind, name)
             await world.run(seconds)
         assert not witness.faults
         check_events(world.events)

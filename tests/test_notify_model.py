@@ -69,7 +69,7 @@ class Listener(Witness):
                 self.faults.append(f"{row.notice.kind} made while blind")
 
 
-async def play(world: World, kind: str, name: str, listener: Listener) -> None:
+async def play(world: World, kind: str, name: str) -> None:
     if kind == "channel":
         world.outcomes.pop("team", None)
         if name in OUTCOMES:
@@ -81,7 +81,7 @@ async def play(world: World, kind: str, name: str, listener: Listener) -> None:
             Silence(id=0, author="a", reason="b", created=now, ends=now + 300, hosts=(name,))
         )
     else:
-        await act(world, kind, name, listener)
+        await act(world, kind, name)
 
 
 def check_messages(world: World, listener: Listener) -> None:
@@ -117,13 +117,13 @@ def check_messages(world: World, listener: Listener) -> None:
 async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> None:
     world = World(directory, *NAMES[:3], offline_after="1m", blind_after="2m", remind_every="30m")
     world.tailnet.add("server-1", tags=["tag:server"])
-    await world.start()
     listener = Listener(world)
     listener.attach()
+    await world.start()
     try:
         await world.run(31)
         for (kind, name), seconds in actions:
-            await play(world, kind, name, listener)
+            await play(world, kind, name)
             await world.run(seconds)
         world.tailnet.fault = ""
         world.outcomes.clear()

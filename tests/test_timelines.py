@@ -485,3 +485,23 @@ async def test_row_24_another_tailnet(tmp_path: Path) -> None:
             PROD,
             "alices-laptop",
         }
+
+
+@virtual
+async def test_detached_and_restarted(tmp_path: Path) -> None:
+    """What a ping once showed holds over a restart, as it does for a node that hangs (row 4)."""
+    async with running(tmp_path) as world:
+        await world.run(121)
+        world.tailnet.change(PROD, online=False)
+        await world.run(300)
+        assert world.alerts() == [("node_detached", PROD)]
+        count = len(world.events)
+        await world.restart(after=30)
+        await world.run(300)
+        assert world.alerts() == [("node_detached", PROD)]
+        assert [e.event_type for e in world.events[count:] if e.event_type != "health_check"] == [
+            "monitor_started"
+        ]
+        world.tailnet.change(PROD, alive=False)
+        await world.run(180)
+        assert world.alerts() == [("node_offline", PROD)]

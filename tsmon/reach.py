@@ -5,6 +5,7 @@ silence alone proves nothing either, since the monitor's own path may be dead: s
 witnesses, and only when one of them answers is the node called unreachable.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -69,7 +70,8 @@ class Pings:
     """The ping records of all nodes that are pinged."""
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        """`nodes` as stored: those that were unreachable stay so until a ping is answered."""
+        """`nodes` as stored: those that were unreachable stay so until a ping is answered, those that were
+        detached until three in a row are missed."""
         self.isolated_since: Moment | None = None
         self._tracks: dict[str, _Track] = {}
         self._answers: dict[str, float] = {}  # monotonic time at which the last answered ping was sent
@@ -82,6 +84,14 @@ class Pings:
                     reachable=False,
                     unreachable_since=reach.unreachable_since,
                     cross_checked=reach.cross_checked,
+                )
+            elif node.detached:
+                self._tracks[node.id] = _Track(
+                    reachable=True,
+                    offline_at=-math.inf,
+                    asked=True,
+                    detached=True,
+                    measured_at=reach.measured_at,
                 )
 
     def reach_of(self, node_id: str) -> Reach:
