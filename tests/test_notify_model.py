@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from tests.harness import World
 from tests.test_alerts_model import NAMES, NODE_KINDS, Witness, act
 from tests.virtual import run_virtual
-from tsmon.alerts import Alert
+from tsmon.alerts import Alert, Silence
 from tsmon.notify.line import MessageLine
 from tsmon.notify.outcome import Outcome
-from tsmon.notify.quiet import Silence
 
 ACTIONS = st.lists(
     st.tuples(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.alerts import Alert
+from tsmon.alerts import Alert, Silence
 from tsmon.config import Maintenance
-from tsmon.notify.quiet import Quiet, Silence, window_end
+from tsmon.notify.quiet import Quiet, window_end
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

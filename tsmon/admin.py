@@ -7,15 +7,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
+from tsmon.alerts import Silence
 from tsmon.clock import Clock, parse_rfc3339, rfc3339
 from tsmon.monitor import Monitor
-from tsmon.notify.notifier import Notifier
-from tsmon.notify.quiet import Silence
 from tsmon.replies import ApiError, errors, note_begun
 from tsmon.status import clean_text
 from tsmon.store import Store
@@ -36,6 +35,39 @@ _EXPORTS = {
 _TIMES = ("timestamp", "recorded_at", "start", "end", "time")
 
 
+class Result(Protocol):
+    """What became of a test message."""
+
+    @property
+    def delivered(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+
+class Messages(Protocol):
+    """The channels and silences, as the commands need them."""
+
+    @property
+    def names(self) -> list[str]:
+        """The channels."""
+
+    @property
+    def silences(self) -> list[Silence]:
+        """Those that last."""
+
+    async def silence(self, silence: Silence) -> Silence:
+        """Begin one; it comes back with its id."""
+
+    async def unsilence(self, silence_id: int, author: str) -> Silence | None:
+        """End one; None when there is none of that id."""
+
+    async def test(self, name: str) -> Result:
+        """Send one message through a channel now."""
+
+    def enable(self, name: str) -> None:
+        """Try a channel at once."""
+
+
 class Admin:
     """The commands that change something, and those that read everything."""
 
@@ -43,7 +75,7 @@ class Admin:
         self,
         monitor: Monitor,
         store: Store,
-        notifier: Notifier,
+        messages: Messages,
         clock: Clock,
         *,
         reload: Callable[[], Awaitable[str]],
@@ -52,7 +84,7 @@ class Admin:
         """`reload` applies the configuration anew and returns a line about it; it raises ConfigError."""
         self._monitor = monitor
         self._store = store
-        self._notifier = notifier
+        self._messages = messages
         self._clock = clock
         self._reload = reload
         self._readiness = readiness
@@ -102,14 +134,14 @@ class Admin:
         return web.json_response(self._readiness())
 
     async def _silences(self, _: web.Request) -> web.Response:
-        rows = sorted(self._notifier.quiet.silences.values(), key=lambda silence: silence.id)
-        return web.json_response({"silences": [_silence_row(silence) for silence in rows]})
+        rows = [_silence_row(silence) for silence in self._messages.silences]
+        return web.json_response({"silences": rows})
 
     async def _silence(self, request: web.Request) -> web.Response:
         wanted = _wanted_silence(await _body(request), self._clock.wall())
         if wanted.alert is not None and wanted.alert not in self._monitor.alerts:
             raise ApiError(404, "not_found", f"no open alert has the id {wanted.alert}")
-        silence = await self._notifier.silence(wanted)
+        silence = await self._messages.silence(wanted)
         return web.json_response(
             {
                 "message": f"silence {silence.id}: {silence.words()} until {rfc3339(silence.ends)}",
@@ -122,7 +154,7 @@ class Admin:
         silence_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
         if not silence_id.isdecimal() or not author:
             raise ApiError(400, "bad_request", "unsilence takes the id of a silence and an author")
-        silence = await self._notifier.unsilence(int(silence_id), author)
+        silence = await self._messages.unsilence(int(silence_id), author)
         if silence is None:
             raise ApiError(404, "not_found", f"no silence has the id {silence_id}")
         return web.json_response({"message": f"ended the silence of {silence.words()}"})
@@ -130,19 +162,19 @@ class Admin:
     async def _notify_test(self, request: web.Request) -> web.Response:
         results = []
         for name in self._channels(await _body(request)):
-            outcome = await self._notifier.test(name)
+            outcome = await self._messages.test(name)
             results.append({"channel": name, "delivered": outcome.delivered, "error": outcome.error or None})
         return web.json_response({"results": results})
 
     async def _notify_enable(self, request: web.Request) -> web.Response:
         names = self._channels(await _body(request))
         for name in names:
-            self._notifier.enable(name)
+            self._messages.enable(name)
         return web.json_response({"message": f"{', '.join(names)}: tried again at once"})
 
     def _channels(self, data: dict[str, Any]) -> list[str]:
         """The channel that is named, or all of them."""
-        known = list(self._notifier.lines)
+        known = self._messages.names
         if not known:
             raise ApiError(404, "not_found", "there is no channel: configure [[notify]]")
         name = data.get("channel")

@@ -76,6 +76,31 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, end - begin + self.clock_lost)
 
 
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator holds back the messages of one alert, or of the nodes that its globs select."""
+
+    id: int
+    author: str
+    reason: str
+    created: float
+    ends: float
+    """Unix seconds."""
+    alert: int | None = None
+    hosts: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    os: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """What it silences, for people."""
+        if self.alert is not None:
+            return f"alert {self.alert}"
+        kinds = {"host": self.hosts, "tag": self.tags, "os": self.os, "user": self.users, "role": self.roles}
+        given = [f"{kind} {', '.join(globs)}" for kind, globs in kinds.items() if globs]
+        return "; ".join(given) or "everything"
+
+
 class AlertChanges(msgspec.Struct):
     """What one step changed."""
 

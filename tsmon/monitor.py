@@ -79,7 +79,8 @@ class Monitor:
         )
         self._pings = Pings(present.values())
         book = AlertBook(loaded.alerts, loaded.next_alert_id)
-        self._rules = Rules(_limits(settings), book, loaded.flips, self.started)
+        self._rules = Rules(book, loaded.flips, self.started)
+        self._limits = _limits(settings)
         self._roles_fitted: dict[str, str] = msgspec.json.decode(
             meta.get("roles_fitted") or "{}", type=dict[str, str]
         )
@@ -269,7 +270,7 @@ class Monitor:
             self._classifier = Classifier(settings)
             self._sight.reconnect_grace = settings.reconnect_grace
             self._sight.poll_interval = settings.poll_interval
-            self._rules.limits = _limits(settings)
+            self._limits = _limits(settings)
             batch = Batch()
             nodes = {id_: self._with_role(node) for id_, node in self.view.nodes.items()}
             batch.nodes = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
@@ -397,6 +398,7 @@ class Monitor:
         view = self.view
         return Step(
             now=now,
+            limits=self._limits,
             trusted=verdict.trusted if verdict is not None else self._trusted,
             elapsed=verdict.elapsed if verdict is not None else 0.0,
             observed_from=verdict.observed_from if verdict is not None else None,

@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from tsmon.alerts import Alert
+from tsmon.alerts import Alert, Silence
 from tsmon.batch import Batch, Write
 from tsmon.clock import Clock
 from tsmon.config import Channel, Settings
@@ -20,7 +20,7 @@ from tsmon.notify.desk import Desk, Kept, News, Row
 from tsmon.notify.line import MessageLine, Sender, load_rows, meta_key
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import Outcome
-from tsmon.notify.quiet import Quiet, Silence
+from tsmon.notify.quiet import Quiet
 from tsmon.notify.services import AppriseService
 from tsmon.notify.texts import Facts, Message, plain_message
 from tsmon.notify.webhook import Webhook
@@ -288,6 +288,16 @@ class Notifier:
             "test", f"tsmon test message to {name}", "If you can read this, the channel works.", self.clock
         )
         return await self.lines[name].test(plain_message(notice, self.facts(())))
+
+    @property
+    def names(self) -> list[str]:
+        """The channels."""
+        return list(self.lines)
+
+    @property
+    def silences(self) -> list[Silence]:
+        """Those that last, oldest first."""
+        return sorted(self.quiet.silences.values(), key=lambda silence: silence.id)
 
     def enable(self, name: str) -> None:
         """Try the channel `name` at once, though it is parked. Raises KeyError."""

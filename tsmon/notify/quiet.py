@@ -4,39 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-import msgspec
-
-from tsmon.alerts import Alert
+from tsmon.alerts import Alert, Silence
 from tsmon.config import Maintenance
 from tsmon.notify.selection import Selector
 from tsmon.state import Node
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator holds back the messages of one alert, or of the nodes that its globs select."""
-
-    id: int
-    author: str
-    reason: str
-    created: float
-    ends: float
-    """Unix seconds."""
-    alert: int | None = None
-    hosts: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    os: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-
-    def words(self) -> str:
-        """What it silences, for people."""
-        if self.alert is not None:
-            return f"alert {self.alert}"
-        kinds = {"host": self.hosts, "tag": self.tags, "os": self.os, "user": self.users, "role": self.roles}
-        given = [f"{kind} {', '.join(globs)}" for kind, globs in kinds.items() if globs]
-        return "; ".join(given) or "everything"
 
 
 class Quiet:
