@@ -74,9 +74,8 @@ def message(*alerts: Alert, kind: str = "alert", **fields: Any) -> Message:
     phase = "back" if kind == "recovery" else "fell"
     entries = tuple(Entry(a.id, phase, "the control plane calls it offline") for a in alerts)  # type: ignore[arg-type]
     notice = Notice(key="k" * 32, kind=kind, made_at=NOW, entries=entries, **fields)  # type: ignore[arg-type]
-    facts = Facts(
-        {a.id: a for a in alerts}, {a.id for a in alerts}, view(), NOW, link="https://t.example/vpn"
-    )
+    known = {a.id: a for a in alerts}
+    facts = Facts(known, known.keys(), (), view(), NOW, link="https://t.example/vpn")
     found = write(notice, facts)
     assert found is not None
     return found
@@ -277,7 +276,7 @@ class FakeOffice:
         self.told_of: list[int] = []
         self.failed: list[str] = []
 
-    def facts(self, told: Any) -> Facts:
+    def facts(self, told: Any, ended: Any) -> Facts:
         raise NotImplementedError
 
     def next_id(self) -> int:

@@ -37,9 +37,8 @@ def told(
         **more,
     )
     alerts = {found.id: found for found, _ in rows} | {found.id: found for found in others}
-    facts = Facts(
-        alerts, down if down is not None else set(alerts), shown, NOW, zone=UTC, signature="tsmon on rpi"
-    )
+    known = down if down is not None else set(alerts)
+    facts = Facts(alerts, known, (), shown, NOW, zone=UTC, signature="tsmon on rpi")
     return write(notice, facts)
 
 
@@ -176,7 +175,7 @@ def test_no_name_is_markup(name: str) -> None:
 def test_a_test_message_says_who_sent_it() -> None:
     notice = Notice(key="k", kind="test", made_at=NOW, title="tsmon test message", words="It works.")
     found = plain_message(
-        notice, Facts({}, (), view(), NOW, signature="tsmon on rpi", link="https://t.example/vpn")
+        notice, Facts({}, (), (), view(), NOW, signature="tsmon on rpi", link="https://t.example/vpn")
     )
     assert found.text == "It works.\ntsmon on rpi\nhttps://t.example/vpn"
     assert found.markdown.endswith("[Dashboard](https://t.example/vpn)")

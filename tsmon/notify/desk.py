@@ -81,6 +81,8 @@ class Kept(msgspec.Struct):
     """Alerts whose outage was delivered -> when they were last told."""
     hushed: list[int] = []
     """Alerts that a quiet holds back."""
+    ended: list[int] = []
+    """Alerts whose end was told, though notices that are on their way name them."""
     lost: list[int] = []
     """Alerts whose message waited too long and was dropped."""
 
@@ -99,6 +101,7 @@ class Desk:
         self._groups = load_groups(msgspec.json.encode(kept.groups), now.mono, now.wall, settle)
         self.told = dict(kept.told)
         self._hushed = set(kept.hushed)
+        self.ended = set(kept.ended)
         self._lost = set(kept.lost)
         self._again: set[int] = set()
         self._selector = Selector(hosts=channel.hosts, tags=channel.tags, roles=channel.roles)
@@ -110,6 +113,7 @@ class Desk:
                 groups=msgspec.json.decode(self._groups.store(now.wall - now.mono), type=list[Group]),
                 told=self.told,
                 hushed=sorted(self._hushed),
+                ended=sorted(self.ended),
                 lost=sorted(self._lost),
             )
         )
@@ -117,8 +121,10 @@ class Desk:
     @property
     def alerts(self) -> set[int]:
         """Alerts of which something may still be told: their records are needed."""
-        waiting = {entry.alert for row in self.waiting for entry in row.notice.entries}
-        return self._groups.alerts | self.told.keys() | self._hushed | waiting
+        return self._groups.alerts | self.told.keys() | self._hushed | self._on_the_way()
+
+    def _on_the_way(self) -> set[int]:
+        return {entry.alert for row in self.waiting for entry in row.notice.entries}
 
     def wants(self, alert: Alert, node: Node | None) -> bool:
         """The channel is for alerts like this one."""
@@ -154,6 +160,8 @@ class Desk:
                 self.told[entry.alert] = wall
             elif entry.phase == "back" or alert is None or alert.state == "resolved":
                 self.told.pop(entry.alert, None)
+                self.ended.add(entry.alert)
+        self.ended &= self._on_the_way()
 
     def drop(self, row: Row) -> None:
         """The message of `row` is given up: what still lasts is told when the channel works again."""
@@ -233,7 +241,7 @@ class Desk:
 
     def _reminder(self, news: News, remind_every: float) -> list[Notice]:
         every = self.channel.remind_every or remind_every
-        on_the_way = {entry.alert for row in self.waiting for entry in row.notice.entries}
+        on_the_way = self._on_the_way()
         last = {
             alert_id: last
             for alert_id, last in self.told.items()
@@ -261,8 +269,8 @@ class Desk:
 
     def _forget(self, news: News, made: Iterable[Notice]) -> None:
         """What is over and in no group or notice was told to its end."""
-        notices = [*made, *(row.notice for row in self.waiting)]
-        busy = self._groups.alerts | {entry.alert for notice in notices for entry in notice.entries}
+        busy = self._groups.alerts | self._on_the_way()
+        busy |= {entry.alert for notice in made for entry in notice.entries}
         self._hushed &= news.alerts.keys()
         self._lost = {id_ for id_ in self._lost if not news.is_over(id_)}
         for alert_id in list(self.told):

@@ -43,7 +43,7 @@ class Office(Protocol):
 
     clock: Clock
 
-    def facts(self, told: Collection[int]) -> Facts: ...
+    def facts(self, told: Collection[int], ended: Collection[int]) -> Facts: ...
     def next_id(self) -> int: ...
     async def told(self, alerts: list[Alert], also: list[Write]) -> None:
         """Record, with `also` in the same transaction, that messages of these alerts were delivered."""
@@ -145,7 +145,7 @@ class MessageLine:
             return
 
     async def _deliver(self, row: Row) -> None:
-        facts = self._office.facts(self.desk.told)
+        facts = self._office.facts(self.desk.told, self.desk.ended)
         message = write(row.notice, facts)
         outcome = await self._try(message) if message is not None else Outcome(True)
         now = self._office.clock.now()

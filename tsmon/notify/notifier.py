@@ -217,12 +217,14 @@ class Notifier:
 
     # -- what the lines ask for (Office) ---------------------------------------------------------------
 
-    def facts(self, told: Collection[int]) -> Facts:
-        """What a text is written from now; `told` are the alerts whose begin was delivered."""
+    def facts(self, told: Collection[int], ended: Collection[int]) -> Facts:
+        """What a text is written from now; `told` are the alerts whose begin was delivered, `ended` those
+        whose end was."""
         name = self._settings.monitor
         return Facts(
             alerts={**self._ended, **self._monitor.alerts},
             told=told,
+            ended=ended,
             view=self._monitor.view,
             now=self.clock.wall(),
             link=self._link,
@@ -287,7 +289,7 @@ class Notifier:
         notice = _notice(
             "test", f"tsmon test message to {name}", "If you can read this, the channel works.", self.clock
         )
-        return await self.lines[name].test(plain_message(notice, self.facts(())))
+        return await self.lines[name].test(plain_message(notice, self.facts((), ())))
 
     @property
     def names(self) -> list[str]:

@@ -56,6 +56,8 @@ class Facts(NamedTuple):
     alerts: Mapping[int, Alert]
     told: Collection[int]
     """Alerts of which it was delivered that they began."""
+    ended: Collection[int]
+    """Alerts whose end was delivered."""
     view: View
     now: float
     zone: tzinfo | None = None
@@ -98,7 +100,7 @@ def _told(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
     told of, are not."""
     for entry in notice.entries:
         alert = facts.alerts.get(entry.alert)
-        if alert is None or alert.untold:
+        if alert is None or alert.untold or entry.alert in facts.ended:
             continue
         if entry.phase == "back" and entry.alert not in facts.told:
             continue
