@@ -1,6 +1,6 @@
 """Samples to a real server: Debian's victoria-metrics behind the unmodified InfluxDB client.
 
-Also to a real InfluxDB 2.x when `TSMON_TEST_INFLUX_URL`, `_TOKEN`, `_ORG` and `_BUCKET` are set.
+Also to a real InfluxDB 2.x (tests/influx2.py says which).
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 
 from tests.e2e.tailnet import free_ports
 from tests.harness import settings
+from tests.influx2 import MISSING, RealInflux, real_influx
 from tsmon.clock import Clock, grid_floor
 from tsmon.collector import Sample
 from tsmon.influx import Influx
 from tsmon.store import Store
 
 SERVER = shutil.which("victoria-metrics")
-REAL = {
-    name: os.environ.get(f"TSMON_TEST_INFLUX_{name.upper()}") for name in ("url", "token", "org", "bucket")
-}
 HOSTS = [f"host-{n}" for n in range(50)]
 
 pytestmark = pytest.mark.server
@@ -114,12 +112,16 @@ async def test_every_sample_is_there_once_although_the_server_was_killed(
         assert set(grids[21:]) <= set(times)
 
 
-@pytest.mark.skipif(
-    None in REAL.values(), reason="SKIPPED LOUDLY: no TSMON_TEST_INFLUX_*: no InfluxDB 2.x was asked"
-)
-async def test_mean_of_online_is_the_uptime(store: Store) -> None:
-    chosen = settings(**{f"influx__{name}": value for name, value in REAL.items()}).influx
-    influx = Influx(chosen, store, Clock())
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealInflux]:
+    with real_influx(tmp_path_factory.mktemp("influx")) as found:
+        if found is None:
+            pytest.skip(MISSING)
+        yield found
+
+
+async def test_mean_of_online_is_the_uptime(store: Store, real: RealInflux) -> None:
+    influx = Influx(settings(**real.settings()).influx, store, Clock())
     sending = asyncio.create_task(influx.run())
     name = f"tsmon-test-{os.getpid()}"
     begin = grid_floor(Clock().wall() - 3600, 300)
@@ -134,8 +136,6 @@ async def test_mean_of_online_is_the_uptime(store: Store) -> None:
         "from(bucket: _bucket) |> range(start: -2h) |> filter(fn: (r) => r._measurement == "
         '"tailscale_health" and r._field == "online" and r.hostname == _name) |> group() |> mean()'
     )
-    async with InfluxDBClientAsync(
-        url=REAL["url"] or "", token=REAL["token"] or "", org=REAL["org"] or ""
-    ) as client:
-        tables = await client.query_api().query(query, params={"_bucket": REAL["bucket"], "_name": name})
+    async with InfluxDBClientAsync(url=real.url, token=real.token, org=real.org) as client:
+        tables = await client.query_api().query(query, params={"_bucket": real.bucket, "_name": name})
     assert tables[0].records[0]["_value"] == pytest.approx(0.8)
