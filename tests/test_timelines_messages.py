@@ -1,6 +1,7 @@
 """The rules played through, as the messages that a channel gets: one test per row of the design's timelines
 that has any, in virtual time."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.harness import TEAM, World, running
 from tests.virtual import virtual
 from tsmon.clock import rfc3339
-from tsmon.notify.outcome import Outcome
+from tsmon.notify.outcome import DELIVERED, Outcome
 
 PROD = "chocolate-factory"
 
@@ -525,3 +526,31 @@ async def test_a_new_channel_is_told_what_fires_already(tmp_path: Path) -> None:
         world.background(*tasks)
         await world.run(60)
         assert world.messages() == [f"CRITICAL: {PROD} is offline"]
+
+
+@virtual
+async def test_an_alert_that_ends_while_its_message_is_in_flight_stays_ended(tmp_path: Path) -> None:
+    async with running(tmp_path, poll_interval="1s") as world:
+        await world.run(61)
+        world.tailnet.off("git")
+        while not world.alerts():
+            await world.run(0.1)
+        slow = asyncio.Event()
+        line = world.notifier.lines["team"]
+
+        class Slow:
+            service = "slow"
+
+            async def send(self, _: object) -> Outcome:
+                await slow.wait()
+                return DELIVERED
+
+        line._sender = Slow()  # type: ignore[attr-defined]
+        await world.run(15)
+        world.tailnet.on("git")
+        await world.run(5)
+        assert not world.alerts()
+        slow.set()
+        await world.run(5)
+        stored = await world.store.load(0)
+        assert stored.alerts == []

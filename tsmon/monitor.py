@@ -229,19 +229,24 @@ class Monitor:
             told = self._rules.hush(self.view.nodes, self.view.removed, self._clock.now())
             await self._finish(batch, list(events), told)
 
-    async def notified(self, alerts: Iterable[Alert], *events: Event, also: Iterable[Write] = ()) -> None:
-        """Messages of these alerts were delivered; of the open ones the present record counts."""
+    async def notified(
+        self, alert_ids: Iterable[int], ended: Callable[[], Mapping[int, Alert]], also: Iterable[Write] = ()
+    ) -> None:
+        """Messages of these alerts were delivered; `also` records it in the same transaction. `ended` gives the
+        present records of those that are no longer open."""
         async with self._lock:
-            book = self._rules.book
-            closed = []
-            for alert in alerts:
-                if alert.id in book.open:
-                    book.update(book.open[alert.id], notified=True)
-                elif not alert.notified:
+            book, closed = self._rules.book, []
+            for alert_id in alert_ids:
+                alert = book.open.get(alert_id)
+                if alert is not None:
+                    book.update(alert, notified=True)
+                    continue
+                alert = ended().get(alert_id)
+                if alert is not None and not alert.notified:
                     closed.append(msgspec.structs.replace(alert, notified=True))
             told = book.take()
             told.alerts += closed
-            await self._finish(Batch(also=list(also)), list(events), told)
+            await self._finish(Batch(also=list(also)), [], told)
 
     def drain_pings(self) -> list[PingFigures]:
         return self._pings.drain()

@@ -237,7 +237,8 @@ class Notifier:
 
     async def told(self, alerts: list[Alert], also: list[Write]) -> None:
         """Record that messages of these alerts were delivered."""
-        await self._monitor.notified(alerts, also=also)
+        # A record may be old: meanwhile the alert may have ended.
+        await self._monitor.notified([alert.id for alert in alerts], lambda: self._ended, also)
 
     async def fails(self, name: str, reason: str) -> None:
         """The channel `name` does not deliver: the event, and a message to the others."""
