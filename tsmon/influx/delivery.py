@@ -97,7 +97,7 @@ class Delivery:
 
 
 def _message(body: bytes | None) -> str | None:
-    """The message of InfluxDB's JSON (2.x `message`, 1.x `error`); None when the body is none of InfluxDB's."""
+    """The message of InfluxDB's JSON (2.x `message`, 1.x `error`); None when it is none of InfluxDB's."""
     try:
         answer = json.loads(body or b"")
         message = answer["message"] if "message" in answer else answer["error"]

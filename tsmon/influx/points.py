@@ -42,9 +42,8 @@ def lines_of(grid: float, samples: Iterable[Sample], tags: Mapping[str, str]) ->
     lines = []
     for sample in samples:
         point = _begin(client, MEASUREMENT, tags).time(int(grid), client.WritePrecision.S)
-        point.tag("hostname", sample.hostname).tag("node_type", sample.node_type).tag(
-            "os", sample.os or "unknown"
-        )
+        point.tag("hostname", sample.hostname).tag("node_type", sample.node_type)
+        point.tag("os", _tag_value(sample.os) or "unknown")
         point.field("online", int(sample.online))
         if sample.ip:
             point.field("ip", sample.ip)
@@ -78,8 +77,13 @@ def event_lines_of(events: Iterable[Event], tags: Mapping[str, str]) -> list[str
 def _begin(client: Any, measurement: str, tags: Mapping[str, str]) -> Any:
     point = client.Point(measurement)
     for name, value in tags.items():
-        point.tag(name, value)
+        point.tag(name, _tag_value(value))
     return point
+
+
+def _tag_value(text: str) -> str:
+    # Servers do not agree on what a backslash before an escaped comma means: to some it ends the tag.
+    return text.replace("\\", "/")
 
 
 def pack(lines: Sequence[str]) -> Iterator[Packed]:
