@@ -43,7 +43,7 @@ def test_the_schema_of_a_sample() -> None:
         {},
     )
     tags = {"hostname": "git", "node_type": "git", "os": "Linux"}
-    fields = {"online": 1, "ip": "100.64.0.2", "latency_ms": 2.0}
+    fields: dict[str, int | float | str] = {"online": 1, "ip": "100.64.0.2", "latency_ms": 2.0}
     assert read_line(full) == Point("tailscale_health", tags, fields, 300)
     assert "online=1i" in full
     assert isinstance(read_line(full).fields["latency_ms"], float)
