@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ import aiohttp
 import pytest
 from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 
+from tests.e2e.influx_writer import HOSTS
 from tests.e2e.tailnet import free_ports
 from tests.harness import settings
 from tests.influx2 import MISSING, RealInflux, real_influx
+from tsmon.batch import Batch
 from tsmon.clock import Clock, grid_floor
 from tsmon.collector import Sample
 from tsmon.influx import Influx
+from tsmon.state import Event
 from tsmon.store import Store
 
 SERVER = shutil.which("victoria-metrics")
-HOSTS = [f"host-{n}" for n in range(50)]
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.server
 
@@ -112,6 +116,28 @@ async def test_every_sample_is_there_once_although_the_server_was_killed(
         assert set(grids[21:]) <= set(times)
 
 
+@pytest.mark.skipif(SERVER is None, reason="SKIPPED LOUDLY: no victoria-metrics: no real server took samples")
+async def test_every_sample_is_there_although_tsmon_was_killed(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    server = spawn(port, tmp_path / "data")
+    try:
+        await up(port)
+        where = RealInflux(f"http://127.0.0.1:{port}", "none", "home", "analytics")
+        committed = await killed_twelve_times(tmp_path / "state", where)
+        rows = await exported(port)
+    finally:
+        server.kill()
+        server.wait()
+    assert len(rows) == len(HOSTS)
+    for row in rows:
+        times = [stamp // 1000 for stamp in row["timestamps"]]
+        # A request that was killed in flight comes twice; InfluxDB overwrites (below), this server appends.
+        assert times == sorted(times)
+        assert set(committed) <= set(times)
+        assert len(times) <= len(committed) + 2 * 12
+        assert set(row["values"]) == {1}
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealInflux]:
     with real_influx(tmp_path_factory.mktemp("influx")) as found:
@@ -139,3 +165,117 @@ async def test_mean_of_online_is_the_uptime(store: Store, real: RealInflux) -> N
     async with InfluxDBClientAsync(url=real.url, token=real.token, org=real.org) as client:
         tables = await client.query_api().query(query, params={"_bucket": real.bucket, "_name": name})
     assert tables[0].records[0]["_value"] == pytest.approx(0.8)
+
+
+async def test_every_sample_is_in_influxdb_once_although_tsmon_was_killed(
+    tmp_path: Path, real: RealInflux
+) -> None:
+    committed = await killed_twelve_times(tmp_path, real)
+    query = (
+        "from(bucket: _bucket) |> range(start: -31d) |> filter(fn: (r) => r._measurement == "
+        '"tailscale_health" and r._field == "online" and r.hostname == _name) |> keep(columns: ["_time"])'
+    )
+    async with InfluxDBClientAsync(url=real.url, token=real.token, org=real.org) as client:
+        for name in HOSTS[::10]:
+            tables = await client.query_api().query(query, params={"_bucket": real.bucket, "_name": name})
+            times = [int(record["_time"].timestamp()) for table in tables for record in table.records]
+            assert len(times) == len(set(times))
+            # One may be there that was committed and killed before it could say so.
+            assert set(committed) <= set(times)
+            assert len(times) <= len(committed) + 12
+
+
+async def test_hostile_texts_arrive_as_they_are(store: Store, real: RealInflux) -> None:
+    """A real parser takes every line, and what it read is what was meant."""
+    texts = ["a\\", "a\\,b=c", "x=y,z w", "q\"uo'te", "ünï 中文 🙂", "a,hostname=evil", "${env}", "-", "\\n"]
+    samples = [Sample(f"hostile-{n}", "other", text, 1, None, 1.0) for n, text in enumerate(texts)]
+    now = Clock().wall()
+    run = f"run-{os.getpid()}"
+    influx = Influx(settings(**real.settings(), influx__tags=f"monitor={run}").influx, store, Clock())
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(grid_floor(now, 300), samples)
+    async with asyncio.timeout(30):
+        await emptied(store)
+        events = [make_event(n, now, text + "\n\r\u2028 end") for n, text in enumerate(texts, 1)]
+        await store.commit(Batch(events=events))
+        await influx.put_samples(grid_floor(now, 300), samples[:1])
+        await taken(store, len(texts))
+        await emptied(store)
+    sending.cancel()
+    assert influx.readiness()["lines_quarantined"] == 0
+    async with InfluxDBClientAsync(url=real.url, token=real.token, org=real.org) as client:
+        bound = {"_bucket": real.bucket, "_run": run}
+        found = await client.query_api().query(HOSTILE, params=bound)
+        told = await client.query_api().query(TOLD, params=bound)
+    systems = {record["hostname"]: record["os"] for table in found for record in table.records}
+    assert systems == {
+        sample.hostname: text.replace("\\", "/") for sample, text in zip(samples, texts, strict=True)
+    }
+    messages = sorted(record["_value"] for table in told for record in table.records)
+    assert messages == sorted(" ".join(event.message.splitlines()) for event in events)
+
+
+async def taken(store: Store, last_event: int) -> None:
+    """Until the events are in the outbox."""
+    mark = "SELECT value FROM meta WHERE key = 'influx_last_event'"
+    while await store.read(lambda db: db.execute(mark).fetchone()) != (str(last_event),):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
+HOSTILE = (
+    "from(bucket: _bucket) |> range(start: -1h) |> filter(fn: (r) => r._measurement == "
+    '"tailscale_health" and r._field == "online" and r.monitor == _run)'
+)
+TOLD = (
+    "from(bucket: _bucket) |> range(start: -1h, stop: 1h) |> filter(fn: (r) => r._measurement == "
+    '"tailscale_event" and r._field == "message" and r.monitor == _run)'
+)
+
+
+def make_event(id_: int, now: float, message: str) -> Event:
+    return Event(
+        id=id_,
+        timestamp=now,
+        recorded_at=now,
+        event_type="node_offline",
+        severity="critical",
+        hostname="git",
+        message=message,
+    )
+
+
+async def killed_twelve_times(directory: Path, where: RealInflux) -> list[int]:
+    """The grid times that writers had committed who were killed (-9) one after the other in mid-flight; the
+    last one sends what is left."""
+    begin = int(grid_floor(Clock().wall() - 30 * 86400, 300))
+    committed: list[int] = []
+    for n in range(12):
+        first = committed[-1] + 300 if committed else begin
+        process = await writer(directory, where, first, 100_000)
+        committed += await killed(process, after=3 + 11 * n % 17)
+    last = await writer(directory, where, committed[-1] + 300, 5)
+    said, _ = await asyncio.wait_for(last.communicate(), 60)
+    *grids, sent = said.decode().split()
+    assert sent == "sent"
+    assert len(committed) > 12 * 3
+    return committed + [int(grid) for grid in grids]
+
+
+async def writer(directory: Path, where: RealInflux, begin: int, count: int) -> asyncio.subprocess.Process:
+    arguments = (str(directory), *where, str(begin), str(count))
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.e2e.influx_writer", *arguments, stdout=subprocess.PIPE, cwd=ROOT
+    )
+
+
+async def killed(process: asyncio.subprocess.Process, *, after: int) -> list[int]:
+    """Kill a writer once it has committed so many grid times; those that it had said by then."""
+    assert process.stdout is not None
+    said: list[int] = []
+    async with asyncio.timeout(30):
+        while len(said) < after:
+            said.append(int(await process.stdout.readline()))
+        process.kill()
+        rest = (await process.stdout.read()).decode()
+        await process.wait()
+    return said + [int(line) for line in rest.split("\n")[:-1]]
