@@ -58,7 +58,7 @@ from tsmon.versions import Versions
 T = TypeVar("T")
 _MANY = 500
 """From this many nodes on an answer is made in a thread."""
-_LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "before")
+_LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
 
@@ -203,6 +203,7 @@ class Api:
             since=values["since"],
             until=values["until"],
             q=values["q"],
+            checks=values["checks"],
             before=values["before"],
         )
         kind = wanted_export(request)

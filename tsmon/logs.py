@@ -42,6 +42,8 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     until: float | None = None
     q: str = ""
+    checks: bool = True
+    """False leaves the periodic health checks out."""
     before: int | None = None
     """Only events with a smaller id: keeps pages stable while new ones arrive."""
 
@@ -59,6 +61,8 @@ def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, lis
     used = {text: value for text, value in conditions.items() if value not in ("", None)}
     values = list(used.values())
     texts = list(used)
+    if not chosen.checks:
+        texts.append("event_type <> 'health_check'")
     if chosen.q:
         pattern = "%" + chosen.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         texts.append("(message LIKE ? ESCAPE '\\' OR hostname LIKE ? ESCAPE '\\')")

@@ -232,7 +232,7 @@ class Monitor:
     async def notified(
         self, alert_ids: Iterable[int], ended: Callable[[], Mapping[int, Alert]], also: Iterable[Write] = ()
     ) -> None:
-        """Messages of these alerts were delivered; `also` records it in the same transaction. `ended` gives the
+        """Messages of these alerts were delivered; `also` records that too. `ended` gives the
         present records of those that are no longer open."""
         async with self._lock:
             book, closed = self._rules.book, []

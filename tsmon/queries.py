@@ -38,6 +38,7 @@ LOGS = (
     Param("since", "time", "only what happened then or later"),
     Param("until", "time", "only what happened until then"),
     Param("q", "text", "only with this text in message or hostname", ""),
+    Param("checks", "bool", "with the periodic health checks", True),
     Param("before", "int", "only events with a smaller id", least=1, most=10**18 - 1),
     Param("per_page", "int", "entries a page", 20, least=1, most=200),
 )
