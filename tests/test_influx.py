@@ -223,6 +223,11 @@ async def test_bad_lines_that_are_named_are_taken_out_at_once(
     kept = await quarantine(store)
     assert [line.split(",")[1] for line in kept] == ["hostname=dev", "hostname=bad"]
     assert set(kept.values()) == {"invalid boolean"}
+    await until(lambda: influx.readiness()["quarantine"])
+    latest = influx.readiness()["quarantine"][0]
+    assert latest["line"].startswith("tailscale_health,hostname=bad")
+    assert latest["error"] == "invalid boolean"
+    assert latest["time"].endswith("Z")
 
 
 async def test_a_bad_line_that_is_not_named_is_found_by_halving(

@@ -143,7 +143,7 @@ async def test_many_events_go_in_by_the_thousand(store: Store) -> None:
     await take_all(outbox)
     await store.commit(Batch(events=[make_event(id_) for id_ in range(1, 2501)]))
     await take_all(outbox)
-    assert await outbox.waiting() == (3, 2500)
+    assert (await outbox.contents())[:2] == (3, 2500)
     assert [point.time % 10**9 for point in await drained(outbox)] == list(range(1, 2501))
 
 
@@ -164,7 +164,7 @@ async def test_ten_thousand_nodes_do_not_block_the_loop(store: Store) -> None:
     for grid in range(1, 6):
         await outbox.put_samples(300.0 * grid, samples)
     metering.cancel()
-    assert await outbox.waiting() == (11, 50_002)
+    assert (await outbox.contents()).lines == 50_002
     blocks.sort()
     # The machine may be busy with something else for a moment; a loop that makes points is late every time.
     assert blocks[len(blocks) * 98 // 100] < 0.020

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from tsmon.cli.examine_machine import examine_listen, examine_state
+from tsmon.cli.examine_outbox import examine_outbox
 from tsmon.cli.examine_running import examine_running
 from tsmon.cli.examine_tailnet import examine_source
 from tsmon.cli.finding import TIMEOUT, Finding
@@ -39,7 +40,9 @@ async def examine(given: Given) -> list[Finding]:
         examine_running(settings),
     )
     access = examine_access(settings, snapshot)
-    return [*found, *of_source, access, *examine_state(settings, os.environ, now), listen, *influx, *running]
+    state = examine_state(settings, os.environ, now)
+    outbox = examine_outbox(settings, now)
+    return [*found, *of_source, access, *state, listen, *influx, *outbox, *running]
 
 
 def examine_config(given: Given) -> tuple[Settings | None, list[Finding]]:

@@ -39,6 +39,26 @@ class Row(NamedTuple):
     payload: bytes
 
 
+class Refused(NamedTuple):
+    """A line that InfluxDB did not take."""
+
+    created: float
+    line: str
+    error: str
+
+
+class Contents(NamedTuple):
+    """What the outbox holds."""
+
+    requests: int = 0
+    lines: int = 0
+    oldest: float | None = None
+    """When the oldest request was put in."""
+    quarantined: int = 0
+    latest: tuple[Refused, ...] = ()
+    """The last lines of the quarantine, newest first, cut."""
+
+
 class _Held(NamedTuple):
     created: float
     grid: float
@@ -152,11 +172,9 @@ class Outbox:
         for line, reason in list(refused.items())[:5]:
             log.error("influx_line_refused", line=line[:200], error=reason)
 
-    async def waiting(self) -> tuple[int, int]:
-        """How many requests and lines wait. Raises StoreError."""
-        sql = "SELECT count(*), coalesce(sum(lines), 0) FROM influx_outbox"
-        requests, lines = await self._store.read(lambda db: db.execute(sql).fetchone())
-        return requests, lines
+    async def contents(self) -> Contents:
+        """What waits and what was set aside. Raises StoreError."""
+        return await self._store.read(look)
 
     def _trim(self, db: sqlite3.Connection, now: float) -> int:
         """Drop what is too old or too much, oldest first; returns how many lines."""
@@ -173,6 +191,15 @@ class Outbox:
             db.execute("DELETE FROM influx_outbox WHERE id = ?", (id_,))
             lost, size = lost + lines, size - freed
         return int(lost)
+
+
+def look(db: sqlite3.Connection) -> Contents:
+    """What the outbox of a database holds."""
+    waits = "SELECT count(*), coalesce(sum(lines), 0), min(created) FROM influx_outbox"
+    refused = "SELECT created, substr(line, 1, 300), error FROM influx_quarantine ORDER BY id DESC LIMIT 3"
+    requests, lines, oldest = db.execute(waits).fetchone()
+    quarantined = db.execute("SELECT count(*) FROM influx_quarantine").fetchone()[0]
+    return Contents(requests, lines, oldest, quarantined, tuple(Refused(*row) for row in db.execute(refused)))
 
 
 def _insert(db: sqlite3.Connection, created: float, grid: float | None, packed: Packed) -> None:

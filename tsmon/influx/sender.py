@@ -11,7 +11,7 @@ from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Sample
 from tsmon.config import ConfigError, InfluxSettings, redact_url
 from tsmon.influx.delivery import Delivery
-from tsmon.influx.outbox import Outbox, Row
+from tsmon.influx.outbox import Contents, Outbox, Row
 from tsmon.influx.points import library
 from tsmon.influx.verdicts import Action, Verdict
 from tsmon.store import Store, StoreError
@@ -52,8 +52,7 @@ class Influx:
         self._token = settings.token
         self._outbox = Outbox(settings, store, clock)
         self._news = asyncio.Event()
-        self._oldest: float | None = None
-        self._waiting = (0, 0)
+        self._contents = Contents()
         self._failed_row, self._failures = 0, 0
 
     async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
@@ -64,23 +63,28 @@ class Influx:
     @property
     def lag_error(self) -> str:
         """Why InfluxDB lags longer than its limit, "" when it does not."""
-        if self._oldest is None or self._clock.wall() - self._oldest < LAG_LIMIT:
+        oldest = self._contents.oldest
+        if oldest is None or self._clock.wall() - oldest < LAG_LIMIT:
             return ""
-        minutes = round((self._clock.wall() - self._oldest) / 60)
+        minutes = round((self._clock.wall() - oldest) / 60)
         return f"InfluxDB at {self._name} lags {minutes} min behind: {self.error or 'slow'}"
 
     def readiness(self) -> dict[str, Any]:
         """For /readyz."""
-        requests, lines = self._waiting
+        contents = self._contents
         return {
             "url": self._name,
             "error": self.error or None,
             "last_success": rfc3339(self.last_success),
-            "requests_waiting": requests,
-            "lines_waiting": lines,
-            "oldest_waiting": rfc3339(self._oldest),
+            "requests_waiting": contents.requests,
+            "lines_waiting": contents.lines,
+            "oldest_waiting": rfc3339(contents.oldest),
             "lines_dropped": self._outbox.dropped,
             "lines_quarantined": self._outbox.quarantined,
+            "quarantine": [
+                {"time": rfc3339(row.created), "line": row.line, "error": row.error}
+                for row in contents.latest
+            ],
             "requests_partly_refused": self.partly_refused,
         }
 
@@ -128,10 +132,8 @@ class Influx:
         """The request to be sent; new events go into the outbox before. Raises StoreError."""
         while await self._outbox.take_events():
             pass
-        row = await self._outbox.oldest()
-        self._oldest = row.created if row is not None else None
-        self._waiting = await self._outbox.waiting()
-        return row
+        self._contents = await self._outbox.contents()
+        return await self._outbox.oldest()
 
     async def _rest(self) -> None:
         """Until there are samples, or it is time to look for events."""
