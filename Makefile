@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check e2e browser bench lock clean
+.PHONY: help run test check e2e browser screenshots bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ e2e: $(VENV)/.dev ## tests against real servers: socat, InfluxDB, Prometheus, ta
 
 browser: $(VENV)/.dev ## the dashboard in a real Chromium
 	$(BIN)/pytest -m browser
+
+screenshots: $(VENV)/.dev ## the pictures of the documents, anew (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
 
 bench: $(VENV)/.dev ## benchmarks: a table and JSON
 	$(BIN)/python -m bench

@@ -9,7 +9,7 @@ const MOST_SPARKS = 12;
 const SPARK_AGE = 300_000;
 const sparks = new Map(); // hostname -> { at, points }
 
-export function sentence(summary, critical) {
+export function sentence(summary, critical, alerts) {
   if (summary.blind) return `tsmon cannot see the tailnet since ${clock(summary.blind.since)}`;
   if (!summary.as_of) return "Waiting for the first look at the tailnet";
   const nodes = Object.values(critical).flatMap((entry) => entry.nodes);
@@ -17,7 +17,8 @@ export function sentence(summary, critical) {
   const down = nodes.filter((node) => node.state === "offline");
   if (down.length === 1 && !missing.length) {
     const [node] = down;
-    const words = node.reason === "control" && node.reachable ? "is off the control plane, but answers pings" : "is down";
+    const detached = alerts.some((alert) => alert.kind === "node_detached" && alert.node_id === node.id);
+    const words = detached ? "is off the control plane, but answers pings" : "is down";
     return `${node.hostname} ${words}${node.since ? ` since ${clock(node.since)}` : ""}`;
   }
   if (down.length > 1) return `${down.length} critical nodes are down: ${names(down.map((node) => node.hostname))}`;
@@ -30,7 +31,7 @@ export function sentence(summary, critical) {
 const names = (all) => (all.length > 4 ? `${all.slice(0, 4).join(", ")} and ${all.length - 4} more` : all.join(", "));
 
 export function showSummary(summary, critical, alerts, warnings) {
-  const words = sentence(summary, critical);
+  const words = sentence(summary, critical, alerts);
   const title = $("headline");
   if (title.textContent !== words) title.textContent = words;
   title.dataset.status = summary.as_of ? summary.status : "unknown";
@@ -92,7 +93,7 @@ function body(node, several) {
     make("p", {}, node.since ? age(node.since, `${node.state} for `) : `${node.state} since before tsmon knew it`),
     make("dl", { class: "uptimes" }, ...[["24 h", node.uptime_24h], ["7 d", node.uptime_7d], ["30 d", node.uptime_30d]].map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, percent(value))))),
-    make("p", { class: "quiet" }, node.coverage_24h === null || node.coverage_24h >= 99.5 ? null : `seen for ${percent(node.coverage_24h)} of the last 24 h`),
+    make("p", { class: "quiet" }, node.coverage_24h === null || node.coverage_24h >= 99.5 ? null : `seen for ${percent(node.coverage_24h)} of the last day`),
     make("div", { class: "pulse" }, sparkline(sparks.get(node.hostname)?.points ?? []),
       make("span", { class: "quiet" }, node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path ?? ""}`)));
 }

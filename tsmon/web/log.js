@@ -13,6 +13,7 @@ export class Log {
     this.filters = filters; // () => the query
     this.page = 1;
     this.newest = 0;
+    this.arrived = new Map(); // id of an event that came while the page was open -> when
     this.turn = 0;
     $("older").addEventListener("click", () => this.go(1));
     $("newer").addEventListener("click", () => this.go(-1));
@@ -34,7 +35,8 @@ export class Log {
     const fresh = Number(answer.logs[0]?.id ?? 0);
     const known = this.newest;
     if (this.page === 1) this.newest = fresh;
-    replace($("log"), ...answer.logs.map((event) => entry(event, this.page === 1 && known > 0 && Number(event.id) > known)));
+    if (known) for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
+    replace($("log"), ...answer.logs.map((event) => entry(event, Date.now() - (this.arrived.get(event.id) ?? 0) < 3000)));
     const { page, total_pages: pages, total_entries: total, has_next: next, has_prev: previous } = answer.pagination;
     $("no-log").hidden = answer.logs.length > 0;
     $("page").textContent = total ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries` : "";
