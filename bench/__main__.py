@@ -23,6 +23,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from bench.page import measure_page
 from tsmon.clock import Clock
 from tsmon.config import load
 from tsmon.daemon import Daemon
@@ -178,6 +179,13 @@ def show(results: list[dict[str, Any]]) -> None:
             print(f"{label:28}" + "".join(f"{result['routes'][name][key]:>12}" for result in results))
 
 
+def show_page(page: dict[str, dict[str, Any]]) -> None:
+    """The dashboard's table."""
+    for name in next(iter(page.values()), {}):
+        cells = [f"{row[name]:>10}" for row in page.values()]
+        print(f"{'dashboard: ' + name:<46}{''.join(cells)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--nodes", type=int, nargs="*", default=list(SIZES))
@@ -189,11 +197,13 @@ def main() -> None:
     for size in chosen.nodes:
         with tempfile.TemporaryDirectory() as directory:
             results.append(asyncio.run(measure(size, chosen.polls, Path(directory))))
+    page = asyncio.run(measure_page())
     if chosen.json:
-        json.dump(results, sys.stdout, indent=1)
+        json.dump({"daemon": results, "page": page}, sys.stdout, indent=1)
     else:
         show(results)
-        print(json.dumps(results))
+        show_page(page)
+        print(json.dumps({"daemon": results, "page": page}))
 
 
 main()
