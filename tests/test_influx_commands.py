@@ -4,17 +4,22 @@ import asyncio
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.harness import settings
+from tests.harness import running, settings
+from tests.influx_server import TOKEN, FakeInflux, Point, read_line
+from tests.virtual import START, run_virtual
 from tsmon.cli import main
 from tsmon.cli.examine_outbox import examine_outbox
 from tsmon.clock import Clock
 from tsmon.collector import Sample
+from tsmon.demo.servers import FakeSidecar, serving
+from tsmon.demo.tailnet import SimTailnet
 from tsmon.influx.outbox import Outbox
 from tsmon.store import Store
 
@@ -89,3 +94,118 @@ def test_the_whole_doctor_says_it(tmp_path: Path) -> None:
     rows = {row["what"]: row for row in json.loads(result.stdout)}
     assert rows["outbox"]["level"] == "warning"
     assert rows["outbox"]["remedy"]
+
+
+# -- export ------------------------------------------------------------------------------------------------
+
+
+async def an_hour(state: Path) -> None:
+    """A history of five nodes, 13 grid times each; one was off for half an hour."""
+    async with running(state) as world:
+        await world.run(1)
+        world.tailnet.off("dev")
+        await world.run(1800)
+        world.tailnet.on("dev")
+        await world.run(1830)
+
+
+@pytest.fixture
+def lived(tmp_path: Path) -> Path:
+    state = tmp_path / "state"
+    state.mkdir()
+    run_virtual(an_hour(state))
+    return state
+
+
+def times(points: list[Point], hostname: str = "git") -> list[int]:
+    return [point.time for point in points if point.tags["hostname"] == hostname]
+
+
+def test_the_history_as_line_protocol(lived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMON_INFLUX_TAGS", "site=home")
+    result = run("export", "--line-protocol")
+    assert result.exit_code == 0
+    points = [read_line(line) for line in result.stdout.splitlines()]
+    assert times(points) == [int(START) + 300 * n for n in range(13)]
+    assert [point.time for point in points] == sorted(point.time for point in points)
+    assert [p.fields["online"] for p in points if p.tags["hostname"] == "dev"] == [1] + [0] * 6 + [1] * 6
+    assert {point.tags["site"] for point in points} == {"home"}
+    assert {point.measurement for point in points} == {"tailscale_health"}
+    file = tmp_path / "lines"
+    assert run("export", "--line-protocol", "--since", "2000-01-01", "-o", str(file)).exit_code == 0
+    assert file.read_text() == result.stdout
+    assert run("export", "--line-protocol", "--since", "1h").stdout == ""
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(*arguments: str) -> str:
+        result = run("export", *arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    assert "say what: one of events, " in said()
+    assert "say what" in said("events", "--line-protocol")
+    assert "no tsmon has run with this state directory" in said("--line-protocol")
+    assert "InfluxDB is not configured: set influx.url" in said("--to-influxdb")
+    asyncio.run(fill(tmp_path / "state"))
+    monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
+    assert "the history holds no sample from before" in said("--to-influxdb")
+    database = tmp_path / "state" / "tsmon.db"
+    with sqlite3.connect(database) as db:
+        db.execute("PRAGMA user_version = 99")
+    assert "is not of this version of tsmon" in said("--line-protocol")
+    with sqlite3.connect(database) as db:
+        db.executescript("PRAGMA user_version = 1; DROP TABLE spans")
+    database.with_name("tsmon.db-wal").unlink(missing_ok=True)
+    database.write_text("no database" * 100)
+    assert "file is not a database" in said("--line-protocol")
+
+
+def test_the_outbox_must_be_reached(lived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
+    result = run("export", "--to-influxdb")
+    assert result.exit_code == 1
+    assert "does tsmon run, with this state directory?" in result.stderr
+
+
+async def test_the_history_goes_to_influxdb_through_the_running_tsmon(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    await asyncio.to_thread(run_virtual, an_hour(state))
+    fake, tailnet = FakeInflux(), SimTailnet(Clock())
+    tailnet.add("git")
+    async with serving(fake.application()) as url, serving(FakeSidecar(tailnet).application()) as sidecar:
+        environ = {
+            "TSMON_SOURCE": sidecar,
+            "TSMON_LISTEN": "127.0.0.1:0",
+            "TSMON_INFLUX_URL": url,
+            "TSMON_INFLUX_TOKEN": TOKEN,
+            "TSMON_INFLUX_ORG": "home",
+        }
+        daemon = await command(environ, "run")
+        try:
+            async with asyncio.timeout(30):
+                while not (state / "admin.sock").exists():  # noqa: ASYNC110 (another process)
+                    await asyncio.sleep(0.05)
+                for _ in range(2):
+                    export = await command(environ, "export", "--to-influxdb", "--since", "400d")
+                    said, wrong = await export.communicate()
+                    assert (export.returncode, wrong) == (0, b"")
+                    assert said.startswith(b"65 samples from before ")
+                while len(fake.stored) < 130:  # noqa: ASYNC110 (another process)
+                    await asyncio.sleep(0.05)
+        finally:
+            daemon.terminate()
+            await daemon.communicate()
+    assert set(fake.kept().values()) == {1}, "a second time doubles nothing"
+    assert times(fake.points())[:13] == [int(START) + 300 * n for n in range(13)]
+
+
+async def command(environ: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tsmon", *arguments, env=os.environ | environ, stdout=pipe, stderr=pipe
+    )

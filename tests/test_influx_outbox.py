@@ -16,8 +16,8 @@ from tsmon.batch import Batch
 from tsmon.clock import Clock
 from tsmon.collector import Sample
 from tsmon.config import InfluxSettings
-from tsmon.influx.outbox import Outbox
-from tsmon.influx.points import unpack
+from tsmon.influx.outbox import Outbox, samples_since
+from tsmon.influx.points import compress, lines_of, unpack
 from tsmon.state import Event
 from tsmon.store import Store, StoreError
 
@@ -116,6 +116,41 @@ async def test_what_is_held_is_bounded(store: Store, monkeypatch: pytest.MonkeyP
     assert outbox.dropped
     assert outbox.dropped % 2 == 0
     assert outbox.dropped < 20
+
+
+async def test_older_samples_go_in_while_little_waits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsmon.influx.outbox._ENOUGH", 2)
+    outbox = Outbox(chosen(), store, Clock())
+    old = compress(lines_of(300.0, SAMPLES, {}))
+    assert await outbox.put_lines(old)
+    await outbox.put_samples(600.0, SAMPLES)
+    assert not await outbox.put_lines(old)
+    row = await outbox.oldest()
+    assert row is not None
+    assert row.grid == 300.0
+    assert [point.time for point in await drained(outbox)] == [300, 300, 600, 600]
+    for wrong in (
+        b"",
+        b"text",
+        old[:-9],
+        compress(["a"]),
+        compress(["a b=1i x"]),
+        compress(["x" * 2_000_000]),
+    ):
+        with pytest.raises(ValueError, match=r"that is|the lines end"):
+            await outbox.put_lines(wrong)
+    assert await outbox.oldest() is None
+
+
+async def test_the_first_sample_of_a_bucket_is_remembered(store: Store) -> None:
+    here, there = chosen(url="http://a", bucket="x"), chosen(url="http://a", bucket="y")
+    assert await store.read(lambda db: samples_since(db, here)) is None
+    for settings_, grid in ((here, 300.0), (here, 600.0), (there, 900.0)):
+        await Outbox(settings_, store, Clock()).put_samples(grid, SAMPLES)
+        if grid < 900:
+            assert await store.read(lambda db: samples_since(db, here)) == 300.0
+    assert await store.read(lambda db: samples_since(db, there)) == 900.0
+    assert await store.read(lambda db: samples_since(db, here)) is None
 
 
 async def take_all(outbox: Outbox) -> None:

@@ -4,6 +4,7 @@ HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test me
 """
 
 import sqlite3
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -80,14 +81,18 @@ class Admin:
         *,
         reload: Callable[[], Awaitable[str]],
         readiness: Callable[[], Mapping[str, Any]],
+        put_lines: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """`reload` applies the configuration anew and returns a line about it; it raises ConfigError."""
+        """`reload` applies the configuration anew and returns a line about it; it raises ConfigError.
+        `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there; it
+        raises ValueError."""
         self._monitor = monitor
         self._store = store
         self._messages = messages
         self._clock = clock
         self._reload = reload
         self._readiness = readiness
+        self._put_lines = put_lines
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
 
@@ -104,6 +109,7 @@ class Admin:
         app.router.add_post("/notify/test", self._notify_test)
         app.router.add_post("/notify/enable", self._notify_enable)
         app.router.add_post("/reload", self._reloaded)
+        app.router.add_post("/influx/lines", self._influx_lines)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         self._path = state_dir / SOCKET
@@ -184,6 +190,13 @@ class Admin:
 
     async def _reloaded(self, _: web.Request) -> web.Response:
         return web.json_response({"message": await self._reload()})
+
+    async def _influx_lines(self, request: web.Request) -> web.Response:
+        try:
+            payload = b64decode((await _body(request)).get("lines", ""), validate=True)
+            return web.json_response({"taken": await self._put_lines(payload)})
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, "bad_request", str(error)) from None
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         table = request.query.get("table", "events")

@@ -94,8 +94,7 @@ class Daemon:
             self.clock, self.settings, self.monitor, self.store, has_bus=lambda: self.source.bus_open
         )
         self._make_heartbeat()
-        if self.settings.influx.url:
-            self.influx = Influx(self.settings.influx, self.store, self.clock)
+        self._make_influx()
         self.collector = Collector(
             self.clock,
             self.settings,
@@ -124,6 +123,7 @@ class Daemon:
             self.clock,
             reload=self.reload,
             readiness=lambda: self.readiness().parts,
+            put_lines=self._put_lines,
         )
         await self._admin.start(self.state_dir)
         self._start_loops()
@@ -244,7 +244,7 @@ class Daemon:
         self.api.apply(fresh)
         await self.monitor.reload(fresh)
         if fresh.influx != old.influx:
-            await self._change_influx(fresh)
+            await self._change_influx()
         await self._change_channels(fresh)
         if fresh.heartbeat != old.heartbeat:
             await self._change_heartbeat()
@@ -286,13 +286,23 @@ class Daemon:
         if self.heartbeat is not None:
             self.loops.start("heartbeat", self.heartbeat.run)
 
-    async def _change_influx(self, fresh: Settings) -> None:
+    def _make_influx(self) -> None:
+        settings, reread = self.settings.influx, self._reread
+        fresh = (lambda: reread().influx) if reread is not None else None
+        self.influx = Influx(settings, self.store, self.clock, fresh) if settings.url else None
+
+    async def _change_influx(self) -> None:
         """Another InfluxDB, one at last, or none any more; what the outbox holds goes to the new one."""
         await self.loops.end("influx")
-        self.influx = Influx(fresh.influx, self.store, self.clock) if fresh.influx.url else None
+        self._make_influx()
         self.collector.put_samples = self.influx.put_samples if self.influx is not None else None
         if self.influx is not None:
             self.loops.start("influx", self.influx.run)
+
+    async def _put_lines(self, payload: bytes) -> bool:
+        if self.influx is None:
+            raise ValueError("InfluxDB is not configured: set influx.url, then reload")
+        return await self.influx.put_lines(payload)
 
     def readiness(self) -> Readiness:
         """What /readyz says."""

@@ -1,4 +1,4 @@
-"""`tsmon export`: the history as NDJSON, over the admin socket."""
+"""`tsmon export`: the history as NDJSON, over the admin socket, or as samples for InfluxDB."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,23 +21,49 @@ TABLES = ("events", "spans", "observed", "latency")
 
 
 @click.command()
-@click.argument("table", type=click.Choice(TABLES))
+@click.argument("table", type=click.Choice(TABLES), required=False)
 @click.option("--since", metavar="TIME", help="As 30d, 2026-11-23T14:00 (your time zone); all of it without.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Instead of stdout.")
+@click.option("--line-protocol", "samples", flag_value="write", help="Samples as InfluxDB's line protocol.")
+@click.option("--to-influxdb", "samples", flag_value="send", help="The same, through tsmon's outbox.")
 @settings_options(("state_dir",))
-def export(given: Given, *, table: str, since: str | None, output: Path | None) -> None:
+def export(
+    given: Given, *, table: str | None, since: str | None, output: Path | None, samples: str | None
+) -> None:
     """Write a table of the history, one JSON object a line.
 
     events: what happened. spans: how long each node kept each state. observed: when tsmon could see.
     latency: of the pinged nodes. Asks the running tsmon over the socket in its state directory: run it as
     the same user.
+
+    With --line-protocol or --to-influxdb instead of a table: one sample per node and grid time, second
+    precision, for an InfluxDB that came later. --to-influxdb sends what lies before its first sample.
     """
-    socket = admin_socket(given)
-    query = {"table": table} | ({"since": utc_text(read_moment(since, time.time()))} if since else {})
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_export(socket, query, output))
-        return
-    raise CliError("interrupted: the export is not complete")
+    if (table is None) == (samples is None):
+        raise CliError(f"say what: one of {', '.join(TABLES)}, or --line-protocol, or --to-influxdb")
+    begin = read_moment(since, time.time()) if since else None
+    try:
+        if samples is not None:
+            _export_samples(given, samples, begin, output)
+        elif table is not None:
+            query = {"table": table} | ({"since": utc_text(begin)} if begin is not None else {})
+            asyncio.run(_export(admin_socket(given), query, output))
+    except KeyboardInterrupt:
+        raise CliError("interrupted: the export is not complete") from None
+
+
+def _export_samples(given: Given, how: str, since: float | None, output: Path | None) -> None:
+    from tsmon.cli.export_samples import send_lines, write_lines  # noqa: PLC0415 (start-up time)
+
+    settings = given.load_or_fail().settings
+    if how == "send":
+        send_lines(settings, since)
+    elif output is None:
+        write_lines(settings, since, sys.stdout.buffer.write)
+        sys.stdout.buffer.flush()
+    else:
+        with _whole_file(output) as file:
+            write_lines(settings, since, file.write)
 
 
 async def _export(socket: Path, query: dict[str, str], output: Path | None) -> None:

@@ -15,7 +15,7 @@ from tsmon.batch import read_events
 from tsmon.clock import Clock
 from tsmon.collector import Sample
 from tsmon.config import InfluxSettings
-from tsmon.influx.points import Packed, event_lines_of, lines_of, pack
+from tsmon.influx.points import Packed, event_lines_of, lines_of, pack, unpack
 from tsmon.store import Store, StoreError
 
 log = structlog.get_logger(__name__)
@@ -25,9 +25,12 @@ MOST_QUARANTINED = 1000
 _MOST_HELD = 32 * 1024 * 1024
 """Bytes kept in memory while the store cannot be written."""
 _MOST_EVENTS = 1000
+_ENOUGH = 20
+"""Requests that wait: older samples do not come between while there are more, new ones must not wait long."""
 _SLICE = 100
 """Points made at a time: a thread that makes 10,000 at once keeps the loop waiting for Python's lock."""
 _MARK = "influx_last_event"
+_SINCE = "influx_samples_since"
 
 
 class Row(NamedTuple):
@@ -98,6 +101,7 @@ class Outbox:
         now = self._clock.wall()
 
         def add(db: sqlite3.Connection) -> int:
+            _note_first(db, self._settings, held[0].grid)
             for created, grid, packed in held:
                 _insert(db, created, grid, packed)
             return self._trim(db, now)
@@ -121,6 +125,20 @@ class Outbox:
         self.dropped += lines
         if lines:
             log.error("influx_outbox_overflow", lines_dropped=lines)
+
+    async def put_lines(self, payload: bytes) -> bool:
+        """Commit one request of older samples (gzipped lines, second precision); False while enough waits
+        already. Raises ValueError for what is none, and StoreError."""
+        if (await self.contents()).requests >= _ENOUGH:
+            return False
+        lines = await asyncio.to_thread(unpack, payload)
+        try:
+            grid = float(lines[-1].rsplit(" ", 1)[1])
+        except (IndexError, ValueError):
+            raise ValueError("the lines end in no time") from None
+        now = self._clock.wall()
+        await self._store.write(lambda db: _insert(db, now, grid, Packed(len(lines), payload)))
+        return True
 
     async def take_events(self) -> bool:
         """Put the events in that were stored since the last time; True when there may be more. Those before
@@ -200,6 +218,24 @@ def look(db: sqlite3.Connection) -> Contents:
     requests, lines, oldest = db.execute(waits).fetchone()
     quarantined = db.execute("SELECT count(*) FROM influx_quarantine").fetchone()[0]
     return Contents(requests, lines, oldest, quarantined, tuple(Refused(*row) for row in db.execute(refused)))
+
+
+def target(settings: InfluxSettings) -> str:
+    """Which bucket of which server."""
+    return f"{settings.url.rstrip('/')} {settings.org} {settings.bucket}"
+
+
+def samples_since(db: sqlite3.Connection, settings: InfluxSettings) -> float | None:
+    """The first grid time of which this bucket was sent the samples; None when it never was."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_SINCE,)).fetchone()
+    grid, _, bucket = (row[0] if row else "").partition(" ")
+    return float(grid) if bucket == target(settings) else None
+
+
+def _note_first(db: sqlite3.Connection, settings: InfluxSettings, grid: float) -> None:
+    if samples_since(db, settings) is None:
+        value = f"{grid!r} {target(settings)}"
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_SINCE, value))
 
 
 def _insert(db: sqlite3.Connection, created: float, grid: float | None, packed: Packed) -> None:

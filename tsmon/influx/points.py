@@ -1,7 +1,9 @@
 """Samples and events as line protocol, made by influxdb-client's `Point`: the schema of docs/influxdb.md."""
 
 import gzip
+import io
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ EVENT_MEASUREMENT = "tailscale_event"
 MOST_LINES = 5000
 MOST_BYTES = 1_000_000
 """Of one request, before compression."""
+_MOST_TEXT = 10_000  # InfluxDB takes 64 KB
 _NOBODY = "none"
 """The tag of an event that is about no node: a tag left out would begin another series."""
 
@@ -67,7 +70,7 @@ def event_lines_of(events: Iterable[Event], tags: Mapping[str, str]) -> list[str
         point.tag("type", event.event_type).tag("severity", event.severity)
         point.tag("hostname", event.hostname or _NOBODY).tag("node_type", event.node_type or _NOBODY)
         # A line feed may stand in a text, but lines are what a refused batch is cut into.
-        point.field("message", " ".join(event.message.splitlines()))
+        point.field("message", " ".join(event.message.splitlines())[:_MOST_TEXT])
         if event.node_id:
             point.field("node_id", event.node_id)
         lines.append(point.to_line_protocol())
@@ -116,5 +119,12 @@ def compress(lines: Sequence[str]) -> bytes:
 
 
 def unpack(payload: bytes) -> list[str]:
-    """The lines of a request. Run it in a thread."""
-    return gzip.decompress(payload).decode().split("\n")
+    """The lines of a request. Raises ValueError for what is none. Run it in a thread."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(payload)) as file:
+            raw = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError("that is not gzipped") from None
+    if len(raw) > MOST_BYTES:
+        raise ValueError(f"that is more than {MOST_BYTES} bytes")
+    return raw.decode().split("\n")

@@ -60,6 +60,12 @@ class Influx:
         await self._outbox.put_samples(grid, samples)
         self._news.set()
 
+    async def put_lines(self, payload: bytes) -> bool:
+        """Older samples, as `Outbox.put_lines` takes them; False while enough waits already."""
+        taken = await self._outbox.put_lines(payload)
+        self._news.set()
+        return taken
+
     @property
     def lag_error(self) -> str:
         """Why InfluxDB lags longer than its limit, "" when it does not."""

@@ -1,0 +1,119 @@
+"""`tsmon export --line-protocol` and `--to-influxdb`: the history as the samples that InfluxDB stores.
+
+Read from the database itself, so that the tsmon that runs has nothing to do but to pass them on.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from tsmon.cli.admin import exchange
+from tsmon.cli.terminal import CliError, plain
+from tsmon.clock import rfc3339
+from tsmon.config import Settings, state_dir
+from tsmon.influx.backfill import grid_samples, oldest_span
+from tsmon.influx.outbox import samples_since
+from tsmon.influx.points import MOST_LINES, lines_of, pack
+from tsmon.schema import APPLICATION_ID, MIGRATIONS
+
+_PAUSE = 0.5
+PATIENCE = 60.0
+"""Seconds in which the outbox may take nothing."""
+
+
+def write_lines(settings: Settings, since: float | None, write: Callable[[bytes], object]) -> None:
+    """Hand the samples since a time (Unix seconds; None: all) to `write`, as line protocol. Raises
+    CliError."""
+    with _database(settings) as db:
+        for lines in _batches(db, settings, since, time.time()):
+            write("".join(f"{line}\n" for line in lines).encode())
+
+
+def send_lines(settings: Settings, since: float | None) -> None:
+    """Hand those from before the first sample that went to InfluxDB over to the running tsmon. Raises
+    CliError."""
+    if not settings.influx.url:
+        raise CliError("InfluxDB is not configured: set influx.url")
+    with _database(settings) as db:
+        until = samples_since(db, settings.influx) or time.time()
+        asyncio.run(_send(state_dir(settings, os.environ) / "admin.sock", db, settings, since, until))
+
+
+async def _send(
+    socket: Path, db: sqlite3.Connection, settings: Settings, since: float | None, until: float
+) -> None:
+    sent = 0
+    for lines in _batches(db, settings, since, until):
+        for packed in pack(lines):
+            await _hand_over(socket, packed.payload)
+            sent += packed.lines
+    if not sent:
+        raise CliError(
+            f"the history holds no sample from before {rfc3339(until)}, when InfluxDB got its first"
+        )
+    click.echo(f"{sent} samples from before {rfc3339(until)} wait in the outbox, or are sent already")
+
+
+async def _hand_over(socket: Path, payload: bytes) -> None:
+    """One request, as soon as the outbox has room. Raises CliError."""
+    body = {"lines": b64encode(payload).decode()}
+    end = time.monotonic() + PATIENCE
+    while not (await exchange(socket, "/influx/lines", body)).get("taken"):
+        if time.monotonic() > end:
+            raise CliError("InfluxDB takes nothing (see tsmon doctor); begin again later: nothing doubles")
+        await asyncio.sleep(_PAUSE)
+
+
+def _batches(
+    db: sqlite3.Connection, settings: Settings, since: float | None, until: float
+) -> Iterator[list[str]]:
+    """Lines of whole grid times, at least as many as fill a request. Raises CliError."""
+    oldest = oldest_span(db)
+    if oldest is None:
+        return
+    begin = oldest if since is None else max(since, oldest)
+    lines: list[str] = []
+    try:
+        for grid, samples in grid_samples(db, begin, until, settings.collect_interval):
+            lines += lines_of(grid, samples, settings.influx.tags)
+            if len(lines) >= MOST_LINES:
+                yield lines
+                lines = []
+    except sqlite3.DatabaseError as error:
+        raise CliError(f"the history cannot be read: {plain(error)}") from None
+    if lines:
+        yield lines
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[sqlite3.Connection]:
+    """The history, read-only, whether tsmon runs or not. Raises CliError."""
+    path = state_dir(settings, os.environ) / "tsmon.db"
+    if not path.exists():
+        raise CliError(f"{path}: is not there: no tsmon has run with this state directory (--state-dir)")
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    except sqlite3.DatabaseError as error:
+        raise CliError(f"{path}: {plain(error)}: run this as the user that tsmon runs as") from None
+    try:
+        _check(db, path)
+        yield db
+    finally:
+        db.close()
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise CliError(f"{path}: {plain(error)} (see tsmon doctor)") from None
+    if application != APPLICATION_ID or version != len(MIGRATIONS):
+        raise CliError(f"{path}: is not of this version of tsmon (see tsmon doctor)")
