@@ -42,6 +42,7 @@ screenshots: $(VENV)/.dev ## the pictures of the documents, anew (needs Chromium
 
 bench: $(VENV)/.dev ## benchmarks: a table and JSON
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.influx
 
 lock: $(VENV)/.dev ## make the hashed locks anew
 	$(BIN)/pip install --quiet uv

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import structlog
 from aiohttp import web
 
 from bench.page import measure_page
+from bench.watch import LoopWatch, peak_mib
 from tsmon.clock import Clock
 from tsmon.config import load
 from tsmon.daemon import Daemon
@@ -39,28 +39,6 @@ ROUTES = {
 }
 
 
-class LoopWatch:
-    """How long the event loop was kept from running, in milliseconds, sampled every 2 ms."""
-
-    def __init__(self) -> None:
-        self.blocks: list[float] = []
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while True:
-            begun = time.perf_counter()
-            await asyncio.sleep(0.002)
-            self.blocks.append(1000 * (time.perf_counter() - begun) - 2)
-
-    def take(self) -> tuple[float, float]:
-        """p99 and maximum since the last call."""
-        blocks, self.blocks = sorted(self.blocks), []
-        return (blocks[int(len(blocks) * 0.99)], blocks[-1]) if blocks else (0.0, 0.0)
-
-    def stop(self) -> None:
-        self._task.cancel()
-
-
 async def timed(call: Callable[[], Awaitable[Any]], times: int) -> list[float]:
     """Milliseconds of each call."""
     found = []
@@ -69,10 +47,6 @@ async def timed(call: Callable[[], Awaitable[Any]], times: int) -> list[float]:
         await call()
         found.append(1000 * (time.perf_counter() - begun))
     return sorted(found)
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 async def measure(size: int, polls: int, directory: Path) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""How long the event loop is blocked, and how much memory a process has taken."""
+
+import asyncio
+import resource
+import time
+
+
+class LoopWatch:
+    """How long the event loop was kept from running, in milliseconds, sampled every 2 ms."""
+
+    def __init__(self) -> None:
+        self.blocks: list[float] = []
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(0.002)
+            self.blocks.append(1000 * (time.perf_counter() - begun) - 2)
+
+    def take(self) -> tuple[float, float]:
+        """p99 and maximum since the last call."""
+        blocks, self.blocks = sorted(self.blocks), []
+        return (blocks[int(len(blocks) * 0.99)], blocks[-1]) if blocks else (0.0, 0.0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+def peak_mib() -> float:
+    """Of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
