@@ -5,12 +5,15 @@ import json
 import os
 import sqlite3
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner, Result
 
+from tests.fake_api import serving as serving_aside
 from tests.harness import running, settings
 from tests.influx_server import TOKEN, FakeInflux, Point, read_line
 from tests.virtual import START, run_virtual
@@ -21,6 +24,7 @@ from tsmon.collector import Sample
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.influx.outbox import Outbox
+from tsmon.influx.points import unpack
 from tsmon.store import Store
 
 SAMPLES = [Sample("git", "git", "Linux", 1, None, None), Sample("dev", "other", "Linux", 0, None, None)]
@@ -146,7 +150,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest
 
     assert "say what: one of events, " in said()
     assert "say what" in said("events", "--line-protocol")
-    assert "no tsmon has run with this state directory" in said("--line-protocol")
+    assert "tsmon.db: no tsmon has run with this state directory" in said("--line-protocol")
     assert "InfluxDB is not configured: set influx.url" in said("--to-influxdb")
     asyncio.run(fill(tmp_path / "state"))
     monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
@@ -158,9 +162,69 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest
     assert "is not of this version of tsmon" in said("--line-protocol")
     with sqlite3.connect(database) as db:
         db.executescript("PRAGMA user_version = 1; DROP TABLE spans")
+    assert "cannot be read: no such table" in said("--line-protocol")
     database.with_name("tsmon.db-wal").unlink(missing_ok=True)
     database.write_text("no database" * 100)
     assert "file is not a database" in said("--line-protocol")
+
+
+class FakeAdmin:
+    """The admin socket of a tsmon whose outbox has no room at first."""
+
+    def __init__(self, full: int) -> None:
+        self.full = full
+        self.lines: list[str] = []
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/influx/lines", self._take)
+        return app
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.full -= 1
+        if self.full >= 0:
+            return web.json_response({"taken": False})
+        self.lines += unpack(b64decode((await request.json())["lines"]))
+        return web.json_response({"taken": True})
+
+
+def test_the_export_waits_for_room_in_the_outbox(lived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
+    monkeypatch.setattr("tsmon.cli.export_samples._PAUSE", 0.01)
+    monkeypatch.setattr("tsmon.cli.export_samples.MOST_LINES", 20)
+    fake = FakeAdmin(full=3)
+    with serving_aside(fake.application(), lived / "admin.sock"):
+        result = run("export", "--to-influxdb")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("65 samples from before ")
+    assert "\n".join(fake.lines) + "\n" == run("export", "--line-protocol").stdout
+    monkeypatch.setattr("tsmon.cli.export_samples.PATIENCE", 0.0)
+    with serving_aside(FakeAdmin(full=1000).application(), lived / "admin.sock"):
+        result = run("export", "--to-influxdb")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tsmon: InfluxDB takes nothing (see tsmon doctor)")
+
+
+def test_what_influxdb_has_already_is_not_sent(lived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
+    with sqlite3.connect(lived / "tsmon.db") as db:
+        first = START + 900
+        value = f"{first!r} http://127.0.0.1:1 home analytics"
+        db.execute("INSERT INTO meta VALUES ('influx_samples_since', ?)", (value,))
+    fake = FakeAdmin(full=0)
+    with serving_aside(fake.application(), lived / "admin.sock"):
+        assert run("export", "--to-influxdb").exit_code == 0
+    assert {read_line(line).time for line in fake.lines} == {START, START + 300, START + 600}
+
+
+def test_a_state_directory_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TSMON_STATE_DIR", str(tmp_path / "file" / "state"))
+    result = run("export", "--line-protocol")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("tsmon.db: not a directory (is this the user that tsmon runs as?)\n")
 
 
 def test_the_outbox_must_be_reached(lived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +262,8 @@ async def test_the_history_goes_to_influxdb_through_the_running_tsmon(tmp_path: 
                 while len(fake.stored) < 130:  # noqa: ASYNC110 (another process)
                     await asyncio.sleep(0.05)
         finally:
-            daemon.terminate()
+            if daemon.returncode is None:
+                daemon.terminate()
             await daemon.communicate()
     assert set(fake.kept().values()) == {1}, "a second time doubles nothing"
     assert times(fake.points())[:13] == [int(START) + 300 * n for n in range(13)]

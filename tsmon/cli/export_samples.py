@@ -9,13 +9,13 @@ import sqlite3
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 
 from tsmon.cli.admin import exchange
-from tsmon.cli.terminal import CliError, plain
+from tsmon.cli.terminal import CliError, os_words, plain
 from tsmon.clock import rfc3339
 from tsmon.config import Settings, state_dir
 from tsmon.influx.backfill import grid_samples, oldest_span
@@ -74,20 +74,17 @@ async def _hand_over(socket: Path, payload: bytes) -> None:
 def _batches(
     db: sqlite3.Connection, settings: Settings, since: float | None, until: float
 ) -> Iterator[list[str]]:
-    """Lines of whole grid times, at least as many as fill a request. Raises CliError."""
+    """Lines of whole grid times, at least as many as fill a request. Raises sqlite3.DatabaseError."""
     oldest = oldest_span(db)
     if oldest is None:
         return
     begin = oldest if since is None else max(since, oldest)
     lines: list[str] = []
-    try:
-        for grid, samples in grid_samples(db, begin, until, settings.collect_interval):
-            lines += lines_of(grid, samples, settings.influx.tags)
-            if len(lines) >= MOST_LINES:
-                yield lines
-                lines = []
-    except sqlite3.DatabaseError as error:
-        raise CliError(f"the history cannot be read: {plain(error)}") from None
+    for grid, samples in grid_samples(db, begin, until, settings.collect_interval):
+        lines += lines_of(grid, samples, settings.influx.tags)
+        if len(lines) >= MOST_LINES:
+            yield lines
+            lines = []
     if lines:
         yield lines
 
@@ -96,24 +93,21 @@ def _batches(
 def _database(settings: Settings) -> Iterator[sqlite3.Connection]:
     """The history, read-only, whether tsmon runs or not. Raises CliError."""
     path = state_dir(settings, os.environ) / "tsmon.db"
-    if not path.exists():
-        raise CliError(f"{path}: is not there: no tsmon has run with this state directory (--state-dir)")
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        path.stat()
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            _check(db, path)
+            yield db
+    except FileNotFoundError:
+        raise CliError(f"{path}: no tsmon has run with this state directory (--state-dir)") from None
+    except OSError as error:
+        raise CliError(f"{path}: {os_words(error)} (is this the user that tsmon runs as?)") from None
     except sqlite3.DatabaseError as error:
-        raise CliError(f"{path}: {plain(error)}: run this as the user that tsmon runs as") from None
-    try:
-        _check(db, path)
-        yield db
-    finally:
-        db.close()
+        raise CliError(f"{path}: cannot be read: {plain(error)} (see tsmon doctor)") from None
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    try:
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise CliError(f"{path}: {plain(error)} (see tsmon doctor)") from None
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID or version != len(MIGRATIONS):
         raise CliError(f"{path}: is not of this version of tsmon (see tsmon doctor)")
