@@ -14,12 +14,13 @@ from tsmon.uptime import Uptime
 class SlowHistory:
     """A history whose figures tell how often they were made."""
 
-    kind = "embedded"
-
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.asked = 0
         self.error: StoreError | None = None
+
+    def kind(self, start: float) -> str:
+        return f"embedded since {start}"
 
     async def uptime(self, start: float, end: float, node_ids: Any = None) -> dict[str, Uptime]:
         self.asked += 1

@@ -243,7 +243,7 @@ class Api:
         outages = await self._history.outages(node.id, start, now)
         uptime = found.get(node.id, _NOT_RECORDED)
         answer = uptime_answer(
-            node.hostname, values["hours"], uptime, outages, now=now, kind=self._history.kind
+            node.hostname, values["hours"], uptime, outages, now=now, kind=self._history.kind(start)
         )
         return await reply(request, Body(encode(answer)))
 
@@ -267,7 +267,7 @@ class Api:
         bounds = [start + values["window"] * n / count for n in range(count + 1)]
         everyone = len(page) == len(view.nodes)
         found = await self._history.bars(bounds, None if everyone else {node.id for node in page})
-        kind, total = self._history.kind, len(chosen)
+        kind, total = self._history.kind(start), len(chosen)
         return await _off_loop(len(page), lambda: history_body(page, found, bounds, kind, total))
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:

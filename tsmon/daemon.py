@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from tsmon import __version__
 from tsmon.admin import Admin
 from tsmon.api import Api, Readiness
 from tsmon.backlog import Backlog
+from tsmon.choice import ChosenHistory
 from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Collector
 from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
 from tsmon.heartbeat import Heartbeat
-from tsmon.history import EmbeddedHistory
-from tsmon.influx import Influx
+from tsmon.influx import Influx, InfluxReader, ReadError
 from tsmon.logging import configure
 from tsmon.loops import Loops
 from tsmon.monitor import Monitor
 from tsmon.notify.notifier import Notifier
 from tsmon.source import Source, make_source
+from tsmon.state import Node
 from tsmon.store import Store, StoreError
 from tsmon.systemd import notify, watchdog_interval
 
@@ -68,6 +69,8 @@ class Daemon:
         self.collector: Collector
         self.api: Api
         self.influx: Influx | None = None
+        self.reader: InfluxReader | None = None
+        self.history: ChosenHistory
         self.notifier: Notifier
         self.heartbeat: Heartbeat | None = None
         self.url = ""
@@ -103,12 +106,14 @@ class Daemon:
             last_grid=float(loaded.meta.get("last_grid", 0)),
             put_samples=self.influx.put_samples if self.influx is not None else None,
         )
+        self.history = ChosenHistory(self.store, self.clock, self._present_nodes, failure=ReadError)
+        self._choose_history()
         self.api = Api(
             settings=self.settings,
             clock=self.clock,
             monitor=self.monitor,
             store=self.store,
-            history=EmbeddedHistory(self.store),
+            history=self.history,
             whois=self.source.whois,
             source_name=lambda: self.source.name,
             readiness=self.readiness,
@@ -127,7 +132,6 @@ class Daemon:
         )
         await self._admin.start(self.state_dir)
         self._start_loops()
-        self._tell_unbuilt()
 
     async def _listen(self) -> None:
         host, port = self.settings.address
@@ -171,10 +175,6 @@ class Daemon:
         for name, run, patience in jobs:
             self.loops.start(name, run, patience)
         collector.beat = self.loops.beat
-
-    def _tell_unbuilt(self) -> None:
-        for name in unbuilt(self.settings):
-            log.error("setting_without_effect", setting=name, problem="this version does not do that yet")
 
     async def _run_prune(self) -> None:
         """Retention, in small steps with air between them."""
@@ -245,17 +245,34 @@ class Daemon:
         await self.monitor.reload(fresh)
         if fresh.influx != old.influx:
             await self._change_influx()
+        self._choose_history()
         await self._change_channels(fresh)
         if fresh.heartbeat != old.heartbeat:
             await self._change_heartbeat()
         if fresh.log != old.log:
             configure(fresh.log)
-        self._tell_unbuilt()
         words = "the configuration was reloaded"
         if unchangeable:
             words += f"; a restart is needed for {', '.join(unchangeable)}"
         log.info("reloaded", needs_restart=unchangeable)
         return words
+
+    def _present_nodes(self) -> Iterable[Node]:
+        return self.monitor.view.nodes.values()
+
+    def _history_warnings(self) -> list[str]:
+        if self.history.doubt:
+            return [self.history.doubt]
+        if self.reader is not None and self.reader.error:
+            return [f"InfluxDB is not read: {self.reader.error}; the embedded history answers"]
+        return []
+
+    def _choose_history(self) -> None:
+        """Where uptime is read."""
+        influx, source = self.settings.influx, self.settings.history.uptime_source
+        wanted = bool(influx.url) and source != "embedded"
+        self.reader = InfluxReader(influx, self.clock, self.settings.collect_interval) if wanted else None
+        self.history.choose(source, self.reader)
 
     async def _change_channels(self, fresh: Settings) -> None:
         """Other channels: what the old ones had to say goes on in the new ones."""
@@ -339,10 +356,7 @@ class Daemon:
                 "warnings": [
                     *([USERSPACE_WARNING] if open_to_tailnet else []),
                     *self.notifier.warnings(),
-                    *(
-                        f"{name} is set, but this version does not do that yet"
-                        for name in unbuilt(self.settings)
-                    ),
+                    *self._history_warnings(),
                 ],
                 "uptime_s": round(time.monotonic() - self._begun),
                 "version": __version__,
@@ -375,14 +389,6 @@ class Daemon:
         except TimeoutError:
             log.warning("stopped_hard", problem=f"something did not end within {STOP_SECONDS:g} s")
         log.info("stopped")
-
-
-def unbuilt(settings: Settings) -> list[str]:
-    """Settings that are given but have no effect in this version: silence would be a lie."""
-    given = {
-        "history.uptime_source": settings.history.uptime_source == "influxdb",
-    }
-    return [name for name, is_given in given.items() if is_given]
 
 
 USERSPACE_WARNING = (

@@ -24,9 +24,8 @@ class History(Protocol):
     """Where uptime and bars come from: the embedded store, or InfluxDB. Raises StoreError when it cannot be
     read."""
 
-    @property
-    def kind(self) -> str:
-        """`embedded` or `influxdb`."""
+    def kind(self, start: float) -> str:
+        """Where the last answer to a window from `start` on came from: `embedded` or `influxdb`."""
 
     async def uptime(
         self, start: float, end: float, node_ids: set[str] | None = None
