@@ -104,7 +104,7 @@ class FakeInflux:
         self.script: list[Answer] = []
         self.refusing: Answer | None = None
         """What every write is answered while it is set."""
-        self.token = TOKEN
+        self.token, self.org, self.bucket = TOKEN, "home", "analytics"
         self.bad: set[str] = set()
         """Hostnames whose lines it cannot parse."""
         self.most = 50_000_000
@@ -166,9 +166,9 @@ class FakeInflux:
             return Answer(413, "<html>nginx")
         if request.headers.get("Authorization") != f"Token {self.token}":
             return Answer(401, refusal("unauthorized", "unauthorized access"))
-        if query.get("org") != "home":
+        if query.get("org") != self.org:
             return Answer(404, refusal("not found", f'organization name "{query.get("org")}" not found'))
-        if query.get("bucket") != "analytics":
+        if query.get("bucket") != self.bucket:
             return Answer(404, refusal("not found", f'bucket "{query.get("bucket")}" not found'))
         if query.get("precision") not in _PRECISIONS:
             message = "invalid precision; valid precision units are ns, us, ms, s"

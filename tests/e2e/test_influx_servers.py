@@ -21,10 +21,14 @@ from tests.e2e.influx_writer import HOSTS
 from tests.e2e.tailnet import free_ports
 from tests.harness import settings
 from tests.influx2 import MISSING, RealInflux, real_influx
+from tests.influx_server import FakeInflux
 from tsmon.batch import Batch
 from tsmon.clock import Clock, grid_floor
 from tsmon.collector import Sample
+from tsmon.demo.servers import serving
 from tsmon.influx import Influx
+from tsmon.influx.points import compress
+from tsmon.influx.verdicts import bad_lines
 from tsmon.state import Event
 from tsmon.store import Store
 
@@ -242,6 +246,76 @@ def make_event(id_: int, now: float, message: str) -> Event:
         hostname="git",
         message=message,
     )
+
+
+async def test_a_bad_line_and_a_conflict_cost_nothing_else(store: Store, real: RealInflux) -> None:
+    name = f"conflict-{os.getpid()}"
+    begin = int(grid_floor(Clock().wall() - 7200, 300))
+    lines = [
+        f"tailscale_health,hostname={name},node_type=other,os=Linux online=1i {begin + 300 * n}"
+        for n in range(12)
+    ]
+    influx = Influx(settings(**real.settings()).influx, store, Clock())
+    sending = asyncio.create_task(influx.run())
+    assert await influx.put_lines(compress([*lines[:3], lines[3].replace("=1i", "="), *lines[4:6]]))
+    assert await influx.put_lines(compress([*lines[6:8], lines[8].replace("=1i", '="on"'), *lines[9:]]))
+    async with asyncio.timeout(30):
+        await emptied(store)
+    sending.cancel()
+    ready = influx.readiness()
+    assert (ready["lines_quarantined"], ready["requests_partly_refused"]) == (1, 1)
+    assert ready["quarantine"][0]["error"] == "missing field value"
+    query = (
+        "from(bucket: _bucket) |> range(start: -3h) |> filter(fn: (r) => r._measurement == "
+        '"tailscale_health" and r._field == "online" and r.hostname == _name) |> keep(columns: ["_time"])'
+    )
+    async with InfluxDBClientAsync(url=real.url, token=real.token, org=real.org) as client:
+        tables = await client.query_api().query(query, params={"_bucket": real.bucket, "_name": name})
+    times = [int(record["_time"].timestamp()) for table in tables for record in table.records]
+    assert times == [begin + 300 * n for n in range(12) if n not in (3, 8)]
+
+
+NOW = int(grid_floor(Clock().wall(), 300))
+FIRST = f"contract,hostname=a online=1i {NOW}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "body", "status"),
+    [
+        ({}, FIRST, 204),
+        ({"token": "wrong"}, FIRST, 401),
+        ({"org": "wrong"}, FIRST, 404),
+        ({"bucket": "wrong"}, FIRST, 404),
+        ({"precision": "h"}, FIRST, 400),
+        ({}, f"{FIRST}\ncontract,hostname=b online= {NOW}\n{FIRST}", 400),
+        ({}, f"{FIRST}\ncontract,hostname=b {NOW}\ncontract,hostname= online=1i {NOW}", 400),
+        ({}, f'{FIRST}\ncontract,hostname=c online="one" {NOW}', 422),
+        ({}, f"contract,hostname=a\\,b\\=c\\ d online=1i {NOW}", 204),
+    ],
+)
+async def test_the_fake_answers_as_a_real_influxdb(
+    changed: dict[str, str], body: str, status: int, real: RealInflux
+) -> None:
+    """Status and code of the answer, and which lines it names: so the other tests may rely on the fake."""
+    fake = FakeInflux()
+    fake.token, fake.org, fake.bucket = real.token, real.org, real.bucket
+    query = {"org": real.org, "bucket": real.bucket, "precision": "s"} | changed
+    token = query.pop("token", real.token)
+    answers = []
+    async with serving(fake.application()) as url, aiohttp.ClientSession() as client:
+        for server in (url, real.url):
+            for text in (FIRST, body):
+                headers = {"Authorization": f"Token {token}"}
+                address = f"{server}/api/v2/write"
+                async with client.post(address, params=query, headers=headers, data=text) as response:
+                    answer = response.status, await response.text()
+            answers.append(answer)
+    assert answers[0][0] == answers[1][0] == status
+    if status != 204:
+        (fakes, reals) = (json.loads(text) for _, text in answers)
+        assert fakes["code"] == reals["code"]
+        named = [bad_lines(answer["message"], body.split("\n")) for answer in (fakes, reals)]
+        assert list(named[0]) == list(named[1])
 
 
 async def killed_twelve_times(directory: Path, where: RealInflux) -> list[int]:
