@@ -1,167 +1,305 @@
-"""tsmon on a real tailnet on loopback, through the LocalAPI: what it says against what was done.
+"""tsmon on a real tailnet on loopback: what it says against what was done, through both of its sources.
 
-Needs headscale, tailscaled and tailscale on PATH or in `TSMON_E2E_BIN`; skipped loudly when absent.
+Two monitors watch the same node in the same run, one by the LocalAPI's socket, one by the real sidecar in
+front of the real command line. A second, smaller tailnet runs beside: its control server is suspended, which
+takes two minutes to be noticed. Needs headscale, tailscaled and tailscale on PATH or in `TSMON_E2E_BIN`, and
+socat; skipped loudly when absent.
 """
 
 import asyncio
-import signal
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e.patches import Patches, patches_of
+from tests.e2e.script import TSMON, Script, Window
 from tests.e2e.tailnet import MISSING, RealTailnet, real_tailnet
-from tests.harness import settings
-from tsmon.daemon import Daemon
-from tsmon.state import Event
+from tests.e2e.watching import OFFLINE_AFTER, PING, POLL, Pair, Watching, watching
 
-PROD = "chocolate-factory"
+MONITOR, GIT, PROD, DEV = "monitor", "git", "chocolate-factory", "chocolate-factory-dev"
+CRITICAL = (GIT, PROD, DEV)
+ABSENT = [*MISSING, *(() if shutil.which("socat") else ("socat",))]
+CONTROL_WAIT = 10.0
+"""Seconds that headscale waits for a node to come back before it calls it offline."""
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.skipif(
-        bool(MISSING),
-        reason=f"SKIPPED LOUDLY: no {', '.join(MISSING)} on PATH or in TSMON_E2E_BIN",
+        bool(ABSENT), reason=f"SKIPPED LOUDLY: no {', '.join(ABSENT)} on PATH or in TSMON_E2E_BIN"
     ),
 ]
 
 
-class Watching:
-    """A daemon on the monitor's socket, and the events it published."""
+class Play(NamedTuple):
+    """A tailnet, its monitors, and what was done so far."""
 
-    def __init__(self, daemon: Daemon, tailnet: RealTailnet) -> None:
-        self.daemon = daemon
-        self.tailnet = tailnet
-        self.events: list[Event] = []
+    tailnet: RealTailnet
+    pair: Pair
+    patches: Patches
+    script: Script
 
-    async def until(self, condition: Callable[[], Any], seconds: float) -> float:
-        """Seconds until it was so."""
-        begun = time.monotonic()
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 (the daemon's view is what is waited for)
-                await asyncio.sleep(0.02)
-        return time.monotonic() - begun
+    async def until(self, condition: Callable[[Watching], Any], seconds: float, what: str = "") -> Window:
+        """From now until the last monitor said so (Unix seconds)."""
+        begun = time.time()
+        found = await self.pair.until(condition, seconds, what)
+        return Window(begun - 0.1, max(found.values()) + 0.1)
 
-    def state(self, name: str) -> tuple[str, str | None]:
-        view = self.daemon.monitor.view
-        node = next(node for node in view.nodes.values() if node.hostname == name)
-        shown = view.shown(node)
-        return shown.state, shown.reason
+    async def sees_again(self, what: str) -> Window:
+        """Both see the tailnet and their alert is over."""
+        window = await self.until(lambda tsmon: tsmon.blind() is None, 60, what)
+        await self.until(lambda tsmon: not blind_alert(tsmon), 40)
+        return window
 
-    def told(self) -> list[tuple[str, str | None]]:
-        return [(e.event_type, e.hostname) for e in self.events if e.event_type != "health_check"]
+    async def goes_blind(self, reason: str, seconds: float, what: str) -> Window:
+        """Both say so and their alert fires; the stretch begins at their last trusted document."""
+        begun = time.time()
+        await self.until(lambda tsmon: tsmon.blind() == reason, seconds, what)
+        await self.until(blind_alert, 30)
+        return Window(begun - POLL - 1, begun + 2)
+
+    def note_delay(self, what: str, name: str, number: str, *, online: bool, after: float) -> None:
+        """The seconds from control's patch, as it came to the monitor's node, to the recorded event."""
+        kind = "node_online" if online else "node_offline"
+        patched = self.patches.first(number, online=online, after=after)
+        for tsmon in self.pair.monitors:
+            event = next(
+                event
+                for event in tsmon.events
+                if (event.event_type, event.hostname) == (kind, name) and event.recorded_at >= after
+            )
+            delay = event.recorded_at - patched
+            self.pair.figures.setdefault(what, {})[tsmon.source] = delay
+            # The bus tells at once (a read per second at most); the sidecar is asked every `POLL`.
+            limit = 2.5 if tsmon.source == "localapi" else POLL + 2.5
+            assert -0.1 <= delay <= limit, (tsmon.source, what, delay)
 
 
-@asynccontextmanager
-async def watching(tailnet: RealTailnet, directory: Path) -> AsyncIterator[Watching]:
-    chosen = settings(
-        source=f"unix://{tailnet.socket('monitor')}",
-        listen="127.0.0.1:0",
-        poll_interval="5s",
-        ping_interval="10s",
-        ping_timeout="1s",
-        reconnect_grace="5s",
-        offline_after="5s",
-    )
-    daemon = Daemon(chosen, directory)
-    await daemon.start()
-    found = Watching(daemon, tailnet)
-    daemon.monitor.subscribe(lambda published: found.events.extend(published.events))
-    try:
-        yield found
-    finally:
-        await daemon.stop()
+def blind_alert(tsmon: Watching) -> bool:
+    return any(kind == "monitor_blind" for kind, _ in tsmon.alerts())
+
+
+def alert(kind: str, *names: str) -> Callable[[Watching], bool]:
+    """The alert of this kind fires for each of the nodes."""
+    return lambda tsmon: {(kind, name) for name in names} <= tsmon.alerts()
+
+
+def no_alert(*names: str) -> Callable[[Watching], bool]:
+    return lambda tsmon: not any(name in names for _, name in tsmon.alerts())
+
+
+def is_(name: str, state: str, reason: str | None = None) -> Callable[[Watching], bool]:
+    return lambda tsmon: tsmon.state(name) == (state, reason)
 
 
 async def test_a_day_in_the_life_of_a_real_tailnet(capsys: pytest.CaptureFixture[str]) -> None:
-    # A socket's path may have 108 bytes only: not pytest's long directory.
-    with tempfile.TemporaryDirectory(prefix="ts-") as name:
-        async with real_tailnet(Path(name)) as tailnet, watching(tailnet, Path(name) / "state") as tsmon:
-            figures = await play(tsmon)
+    begun = time.monotonic()
+    names = (MONITOR, GIT, PROD, DEV, "backup")
+    async with opened(*names) as play, opened(MONITOR, GIT, PROD, DEV) as other:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(a_day(play))
+            both.create_task(control_suspended(other))
+        for one in (play, other):
+            for tsmon in one.pair.monitors:
+                one.script.compare_events(tsmon)
+                one.script.compare_blindness(tsmon)
+                await one.script.compare_alerts(tsmon)
+                await one.script.compare_uptime(tsmon, MONITOR)
     with capsys.disabled():
-        print("\n" + "\n".join(f"  {what:44} {seconds:6.1f} s" for what, seconds in figures.items()))
+        print(f"\n{play.pair.table()}\n{other.pair.table()}\n  {time.monotonic() - begun:.0f} s in all")
 
 
-async def play(tsmon: Watching) -> dict[str, float]:
-    tailnet = tsmon.tailnet
-    figures: dict[str, float] = {}
-    await tsmon.until(lambda: tsmon.daemon.monitor.view.health().online == 4, 30)
-    view = tsmon.daemon.monitor.view
-    assert view.health().status == "healthy"
-    assert view.tun is False
-    assert tsmon.daemon.readiness().parts["warnings"], "a userspace tailscaled is warned about"
-    await tsmon.until(lambda: measured(tsmon, "git"), 30)
-
-    tailnet.signal("git", signal.SIGKILL)
-    offline = ("offline", "control")
-    figures["killed -> recorded (control waits 10 s)"] = await tsmon.until(
-        lambda: tsmon.state("git") == offline, 40
-    )
-    tailnet.boot("git")
-    figures["started -> recorded"] = await tsmon.until(lambda: tsmon.state("git")[0] == "online", 40)
-
-    tailnet.signal(PROD, signal.SIGSTOP)
-    unreachable = ("offline", "unreachable")
-    figures["suspended -> unreachable"] = await tsmon.until(lambda: tsmon.state(PROD) == unreachable, 90)
-    tailnet.signal(PROD, signal.SIGCONT)
-    figures["resumed -> online"] = await tsmon.until(lambda: tsmon.state(PROD)[0] == "online", 60)
-
-    await tailnet.cli("monitor", "set", "--sync=false")
-    tailnet.signal("chocolate-factory-dev", signal.SIGKILL)
-    figures["control paused -> blind"] = await tsmon.until(lambda: reason(tsmon) == "control_lost", 40)
-    assert tsmon.state("chocolate-factory-dev")[0] == "unknown"
-    await tailnet.cli("monitor", "set", "--sync=true")
-    figures["control back -> sight"] = await tsmon.until(lambda: reason(tsmon) is None, 40)
-    await tsmon.until(lambda: tsmon.state("chocolate-factory-dev") == offline, 40)
-    tailnet.boot("chocolate-factory-dev")
-    await tsmon.until(lambda: tsmon.state("chocolate-factory-dev")[0] == "online", 40)
-
-    await tailnet.cli("monitor", "down")
-    figures["stopped -> blind"] = await tsmon.until(lambda: reason(tsmon) == "tailscale_stopped", 40)
-    assert tsmon.state("monitor") == ("offline", "stopped")
-    assert tsmon.state(PROD)[0] == "unknown"
-    await tailnet.up("monitor")
-    await tsmon.until(lambda: reason(tsmon) is None and tsmon.state("monitor")[0] == "online", 60)
-
-    tailnet.signal("monitor", signal.SIGKILL)
-    await tsmon.until(lambda: reason(tsmon) == "source_unreachable", 40)
-    tailnet.boot("monitor")
-    figures["daemon restarted -> sight"] = await tsmon.until(lambda: reason(tsmon) is None, 60)
-
-    await tailnet.headscale("nodes", "expire", "-i", node_id(tsmon, "git"))
-    await tsmon.until(lambda: tsmon.state("git") == ("offline", "key_expired"), 60)
-    await tailnet.headscale("nodes", "delete", "--force", "-i", node_id(tsmon, PROD))
-    await tsmon.until(lambda: ("node_removed", PROD) in tsmon.told(), 60)
-
-    told = tsmon.told()
-    for name in ("git", PROD, "chocolate-factory-dev"):
-        changes = [
-            kind for kind, hostname in told if hostname == name and kind in ("node_online", "node_offline")
-        ]
-        alternating = ["node_offline", "node_online"] * 2
-        assert changes in (alternating[: len(changes)], ["node_online", *alternating][: len(changes)]), (
-            changes
-        )
-    sight = [kind for kind, _ in told if kind in ("monitor_blind", "monitor_restored")]
-    assert sight == ["monitor_blind", "monitor_restored"] * 3
-    return figures
+@asynccontextmanager
+async def opened(*names: str) -> AsyncIterator[Play]:
+    """A tailnet of these nodes; the monitors watch the first one and have seen all others."""
+    # A socket's path may have 108 bytes only: not pytest's long directory.
+    with tempfile.TemporaryDirectory(prefix="ts-") as directory:
+        async with (
+            real_tailnet(Path(directory), names) as tailnet,
+            watching(tailnet, MONITOR) as pair,
+            patches_of(tailnet.socket(MONITOR)) as patches,
+        ):
+            play = Play(tailnet, pair, patches, Script())
+            play.script.tells(TSMON, "monitor_started")
+            for name in CRITICAL:
+                play.script.tells(name, "node_online")
+            await play.until(lambda tsmon: tsmon.daemon.monitor.view.health().online == len(names), 30)
+            await play.until(lambda tsmon: all(tsmon.measured(name) for name in CRITICAL), 30)
+            for tsmon in pair.monitors:
+                assert tsmon.daemon.monitor.view.health().status == "healthy"
+                assert tsmon.daemon.monitor.view.tun is False
+                warnings = tsmon.daemon.readiness().parts["warnings"]
+                assert any("userspace" in words for words in warnings), "a userspace tailscaled is warned of"
+            yield play
 
 
-def reason(tsmon: Watching) -> str | None:
-    blind = tsmon.daemon.monitor.view.blind
-    return blind.reason if blind is not None else None
+async def a_day(play: Play) -> None:
+    await renamed_and_tagged(play)
+    await killed_and_hung(play)
+    await control_paused(play)
+    await own_tailscale_down(play)
+    await own_daemon_restarted(play)
+    await control_restarted(play)
+    await logged_out_expired_deleted(play)
 
 
-def measured(tsmon: Watching, name: str) -> bool:
-    view = tsmon.daemon.monitor.view
-    return any(n.hostname == name and n.reach.latency_ms is not None for n in view.nodes.values())
+# -- scenes --------------------------------------------------------------------------------------------------
 
 
-def node_id(tsmon: Watching, name: str) -> str:
-    view = tsmon.daemon.monitor.view
-    return next(node.id for node in view.nodes.values() if node.hostname == name)
+async def renamed_and_tagged(play: Play) -> None:
+    number = (await play.tailnet.numbers())["backup"]
+    await play.tailnet.headscale("nodes", "rename", "archive", "-i", number)
+    await play.until(is_("archive", "online"), POLL + 10, "renamed")
+    play.script.tells("archive", "node_changed", "hostname")
+    await play.tailnet.headscale("nodes", "tag", "-i", number, "-t", "tag:server")
+
+    def is_server(tsmon: Watching) -> bool:
+        nodes = tsmon.daemon.monitor.view.nodes.values()
+        return any(node.hostname == "archive" and node.role.name == "server" for node in nodes)
+
+    await play.until(is_server, POLL + 10, "tagged -> another role")
+    play.script.tells("archive", "node_changed", "tags", "user")
+
+
+async def killed_and_hung(play: Play) -> None:
+    """One node dies, another hangs: control tells of the one only."""
+    tailnet, script = play.tailnet, play.script
+    number = (await tailnet.numbers())[GIT]
+    await just_pinged(play, GIT)  # else its pings might tell of its death before control does
+    dead_at = time.time()
+    tailnet.kill(GIT)
+    tailnet.suspend(PROD)
+    down = await play.until(is_(GIT, "offline", "control"), 40, "killed -> offline")
+    play.note_delay("control's word -> event (offline)", GIT, number, online=False, after=dead_at)
+    await play.until(is_(PROD, "offline", "unreachable"), 60, "suspended -> unreachable")
+    await play.until(alert("node_offline", GIT, PROD), 40)
+    begin = Window(dead_at + CONTROL_WAIT - 1, down.latest)
+
+    back_at = time.time()
+    tailnet.boot(GIT)
+    tailnet.resume(PROD)
+    up = await play.until(is_(GIT, "online"), 40, "started -> online")
+    play.note_delay("control's word -> event (online)", GIT, number, online=True, after=back_at)
+    script.was_down(GIT, "control", begin, up)
+    script.alerted("node_offline", GIT, "warning", "recovered")
+    up = await play.until(is_(PROD, "online"), 60, "resumed -> online")
+    # Its outage is dated to the first ping that it missed.
+    hung = Window(dead_at, dead_at + PING + POLL)
+    script.was_down(PROD, "unreachable", hung, Window(back_at, up.latest))
+    script.alerted("node_offline", PROD, "critical", "recovered")
+    await play.until(no_alert(GIT, PROD), 20)
+
+
+async def just_pinged(play: Play, name: str) -> None:
+    def fresh(tsmon: Watching) -> bool:
+        nodes = tsmon.daemon.monitor.view.nodes.values()
+        at = next(node.reach.measured_at for node in nodes if node.hostname == name)
+        return at is not None and time.time() - at < POLL + 1
+
+    await play.until(lambda _: all(map(fresh, play.pair.monitors)), 60)
+
+
+async def control_paused(play: Play) -> None:
+    """The monitor does not listen to control, and a node dies meanwhile."""
+    tailnet, script = play.tailnet, play.script
+    await tailnet.cli(MONITOR, "set", "--sync=false")
+    tailnet.kill(DEV)
+    dark = await play.goes_blind("control_lost", 40, "control paused -> blind")
+    for tsmon in play.pair.monitors:
+        assert tsmon.state(DEV)[0] == "unknown"
+    await tailnet.cli(MONITOR, "set", "--sync=true")
+    sight = await play.sees_again("control back -> sight")
+    script.was_blind("control_lost", dark, sight)
+    down = await play.until(is_(DEV, "offline", "control"), 40)
+    await play.until(alert("node_offline", DEV), 40)
+    tailnet.boot(DEV)
+    up = await play.until(is_(DEV, "online"), 40)
+    script.was_down(DEV, "control", Window(sight.earliest, down.latest), up)
+    script.alerted("node_offline", DEV, "warning", "recovered")
+    await play.until(no_alert(DEV), 20)
+
+
+async def own_tailscale_down(play: Play) -> None:
+    tailnet, script = play.tailnet, play.script
+    begun = time.time()
+    await tailnet.cli(MONITOR, "down")
+    dark = await play.goes_blind("tailscale_stopped", 40, "tailscale down -> blind")
+    for tsmon in play.pair.monitors:
+        assert tsmon.state(MONITOR) == ("offline", "stopped")
+        assert tsmon.state(PROD)[0] == "unknown"
+    back_at = time.time()
+    await tailnet.up(MONITOR)
+    sight = await play.sees_again("tailscale up -> sight")
+    end = Window(back_at, sight.latest)
+    script.was_blind("tailscale_stopped", dark._replace(earliest=begun - POLL - 1), end, MONITOR)
+    script.was_down(MONITOR, "stopped", Window(begun, dark.latest + POLL), end)
+
+
+async def own_daemon_restarted(play: Play) -> None:
+    begun = time.time()
+    await play.tailnet.terminate(MONITOR)
+    dark = await play.goes_blind("source_unreachable", 40, "tailscaled stopped -> blind")
+    play.tailnet.boot(MONITOR)
+    sight = await play.sees_again("tailscaled started -> sight")
+    play.script.was_blind("source_unreachable", dark._replace(earliest=begun - POLL - 1), sight)
+
+
+async def control_restarted(play: Play) -> None:
+    """No node may seem to have gone."""
+    begun = time.time()
+    await play.tailnet.terminate("headscale")
+    dark = await play.goes_blind("control_lost", 40, "headscale stopped -> blind")
+    play.tailnet.boot_headscale()
+    sight = await play.sees_again("headscale started -> sight")
+    play.script.was_blind("control_lost", dark._replace(earliest=begun - POLL - 1), sight)
+    await play.until(lambda tsmon: tsmon.daemon.monitor.view.health().online == 5, 30)
+
+
+async def logged_out_expired_deleted(play: Play) -> None:
+    tailnet, script = play.tailnet, play.script
+    numbers = await tailnet.numbers()
+    begun = time.time()
+    await tailnet.cli("backup", "logout")
+    await tailnet.headscale("nodes", "expire", "-i", numbers[GIT])
+    await tailnet.headscale("nodes", "delete", "-i", numbers[PROD])
+    for name in ("archive", GIT):
+        down = await play.until(is_(name, "offline", "key_expired"), 40, f"{name} expired -> offline")
+        script.was_down(name, "key_expired", Window(begun, down.latest), None)
+    await play.until(is_(PROD, "absent"), 60, "deleted -> removed")
+    script.tells(PROD, "node_removed")
+    await play.until(alert("node_offline", "archive", GIT), 30)
+    await play.until(alert("node_missing", PROD), OFFLINE_AFTER + 30)
+    script.alerted("node_offline", "archive", "warning", None)
+    script.alerted("node_offline", GIT, "warning", None)
+    script.alerted("node_missing", PROD, "critical", None)
+
+
+async def control_suspended(play: Play) -> None:
+    """Control hangs, which only its silence tells; a node that hangs meanwhile is found all the same."""
+    tailnet, script = play.tailnet, play.script
+    begun = time.time()
+    tailnet.suspend("headscale")
+    hung_at = time.time()
+    tailnet.suspend(PROD)
+    await play.until(is_(PROD, "offline", "unreachable"), 60, "control silent, node hung -> unreachable")
+    await play.until(alert("node_offline", PROD), 20)
+    tailnet.resume(PROD)
+    up = await play.until(is_(PROD, "online"), 40, "control silent, node resumed -> online")
+    script.was_down(PROD, "unreachable", Window(hung_at, hung_at + PING + POLL), up)
+    script.alerted("node_offline", PROD, "critical", "recovered")
+    await play.until(lambda tsmon: tsmon.blind() == "control_lost", 150)
+    dark = time.time()
+    play.pair.figures["control suspended -> blind"] = {
+        tsmon.source: dark - begun for tsmon in play.pair.monitors
+    }
+    await play.until(blind_alert, 30)
+    tailnet.resume("headscale")
+    sight = await play.sees_again("control resumed -> sight")
+    script.was_blind("control_lost", Window(begun + 90, dark), sight)
+    await play.until(lambda tsmon: tsmon.daemon.monitor.view.health().online == 4, 30)
