@@ -48,6 +48,23 @@ async def test_the_history_is_what_was_sampled(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_a_stopped_monitor_is_offline_and_the_others_are_unknown(tmp_path: Path) -> None:
+    async with running(tmp_path, "git") as world:
+        await world.run(1000)
+        world.tailnet.stop()
+        await world.run(2000)
+        world.tailnet.start()
+        await world.run(1000)
+        found = await history(world, 1, 4000)
+    assert [(grid, {(s.hostname, s.online) for s in samples}) for grid, samples in found] == [
+        (grid, {(s.hostname, s.online) for s in samples}) for grid, samples in world.samples
+    ]
+    stopped = [samples for _, samples in found if {s.online for s in samples} == {0}]
+    assert len(stopped) == 7
+    assert {s.hostname for samples in stopped for s in samples} == {"monitor"}
+
+
+@virtual
 async def test_the_mean_of_the_samples_is_the_uptime(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await world.run(10)
@@ -76,6 +93,7 @@ async def test_an_empty_history_has_no_samples(tmp_path: Path) -> None:
     assert await store.read(oldest_span) is None
     await store.write(lambda db: db.execute("INSERT INTO nodes VALUES (1, 'n', 'h', 0, NULL, x'00')"))
     await store.write(lambda db: db.execute("INSERT INTO spans VALUES (1, 'online', 0, NULL)"))
+    await store.write(lambda db: db.execute("INSERT INTO spans VALUES (2, 'online', 0, NULL)"))
     await store.write(lambda db: db.execute("INSERT INTO observed VALUES ('', 0, 1e6)"))
     assert await store.read(lambda db: list(grid_samples(db, 0.0, 1e6, 300.0))) == [], "unreadable"
     await store.close()
