@@ -20,9 +20,10 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from tests.e2e.influx_writer import HOSTS
 from tests.e2e.tailnet import free_ports
 from tests.harness import settings
-from tests.influx2 import MISSING, RealInflux, real_influx
+from tests.influx2 import MISSING, RealInflux, call, real_influx
 from tests.influx_server import FakeInflux
 from tsmon.batch import Batch
+from tsmon.cli.examine import examine_influx
 from tsmon.clock import Clock, grid_floor
 from tsmon.collector import Sample
 from tsmon.demo.servers import serving
@@ -273,6 +274,38 @@ async def test_a_bad_line_and_a_conflict_cost_nothing_else(store: Store, real: R
         tables = await client.query_api().query(query, params={"_bucket": real.bucket, "_name": name})
     times = [int(record["_time"].timestamp()) for table in tables for record in table.records]
     assert times == [begin + 300 * n for n in range(12) if n not in (3, 8)]
+
+
+def scoped_token(real: RealInflux, bucket: str, *actions: str) -> str:
+    """A token that may do this with one bucket and nothing else."""
+    buckets = call(real.url, f"/api/v2/buckets?name={bucket}", token=real.token)["buckets"]
+    [org_id, bucket_id] = (buckets[0]["orgID"], buckets[0]["id"]) if buckets else new_bucket(real, bucket)
+    resource = {"type": "buckets", "id": bucket_id, "orgID": org_id}
+    wanted = {"orgID": org_id, "permissions": [{"action": name, "resource": resource} for name in actions]}
+    return str(call(real.url, "/api/v2/authorizations", wanted, token=real.token)["token"])
+
+
+def new_bucket(real: RealInflux, name: str) -> tuple[str, str]:
+    org_id = call(real.url, f"/api/v2/orgs?org={real.org}", token=real.token)["orgs"][0]["id"]
+    made = call(real.url, "/api/v2/buckets", {"orgID": org_id, "name": name}, token=real.token)
+    return org_id, made["id"]
+
+
+async def test_a_token_of_the_bucket_alone_is_enough(store: Store, real: RealInflux) -> None:
+    """To write, and for the doctor, who says what a wrong one lacks."""
+    own = real._replace(token=await asyncio.to_thread(scoped_token, real, real.bucket, "write"))
+    other = real._replace(token=await asyncio.to_thread(scoped_token, real, "tsmon-test-other", "write"))
+    reader = real._replace(token=await asyncio.to_thread(scoped_token, real, real.bucket, "read"))
+    for where, level in ((own, "ok"), (other, "failed"), (reader, "failed")):
+        [found, *_] = await examine_influx(settings(**where.settings()), Clock().wall())
+        assert (found.level, found.says.count("insufficient permissions")) == (level, int(level == "failed"))
+        assert where.token not in str(found)
+    influx = Influx(settings(**own.settings()).influx, store, Clock())
+    sending = asyncio.create_task(influx.run())
+    await influx.put_samples(NOW, [Sample("scoped", "other", "Linux", 1, None, None)])
+    async with asyncio.timeout(30):
+        await emptied(store)
+    sending.cancel()
 
 
 NOW = int(grid_floor(Clock().wall(), 300))
