@@ -66,7 +66,7 @@ async def sending(influx: Influx) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):  # the first test also waits for the import of the client
+    async with asyncio.timeout(20):  # the first test also waits for the import of the client
         while not condition():  # noqa: ASYNC110 (the server is what is waited for)
             await asyncio.sleep(0.005)
 

@@ -27,6 +27,9 @@ from tsmon.store import Store
 SAMPLE = Sample("git", "git", "Linux", 1, None, None)
 
 
+pytestmark = pytest.mark.slow
+
+
 @asynccontextmanager
 async def daemon(
     state: Path, influx: str, **environ: str
