@@ -23,3 +23,15 @@ async def test_a_detached_node_is_recognized_at_once(tmp_path: Path) -> None:
         world.tailnet.change("chocolate-factory", online=False, latency_ms=4000.0)
         await world.run(140)
         assert world.alerts() == [("node_detached", "chocolate-factory")]
+
+
+@virtual
+async def test_a_round_that_takes_longer_than_a_poll_does_not_keep_it_waiting(tmp_path: Path) -> None:
+    """A hung machine is asked again and again: each round of pings ends after the next one is due."""
+    async with running(tmp_path, poll_interval="4s") as world:
+        await world.run(61)
+        world.tailnet.hang("dev")
+        await world.run(150)
+        world.tailnet.off("git")
+        await world.run(140)
+        assert world.alerts() == [("node_offline", "dev"), ("node_offline", "git")]

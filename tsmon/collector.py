@@ -181,11 +181,12 @@ class Collector:
             await self._answer_asks(wake)
 
     async def _answer_asks(self, wake: float) -> None:
-        """Until `wake` (monotonic), ping at once the nodes whose outage fell due. A ping that goes on is not
-        cut off: its outcome is what the outage waits for, and the next try could be cut off alike."""
-        while (left := wake - self._clock.mono()) > 0:
+        """Until `wake` (monotonic), ping at once the nodes whose outage fell due; those that fell due during a
+        round that took longer are pinged still. A ping that goes on is not cut off: its outcome is what the
+        outage waits for, and the next try could be cut off alike."""
+        while True:
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
                     await self._ping_wanted.wait()
             except TimeoutError:
                 return
