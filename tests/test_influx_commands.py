@@ -79,7 +79,7 @@ def test_the_doctor_reads_outbox_and_quarantine(tmp_path: Path) -> None:
     [waits, refused] = found(state, now, **url)
     assert waits == ("outbox", "ok", "nothing waits for InfluxDB")
     assert refused[1] == "warning"
-    assert refused[2].startswith("InfluxDB refused 1 lines, last ")
+    assert refused[2].startswith("lines that InfluxDB refused: 1, last ")
     assert refused[2].endswith("missing fields")
     assert "\x1b" not in refused[2]
 

@@ -48,5 +48,5 @@ def _waiting(contents: "Contents", now: float) -> Finding:
 def _refused(contents: "Contents") -> Finding:
     last = contents.latest[0]
     words = f"last {plain(last.line, 160)!r}: {plain(last.error, 160)}"
-    says = f"InfluxDB refused {contents.quarantined} lines, {words}"
+    says = f"lines that InfluxDB refused: {contents.quarantined}, {words}"
     return Finding("quarantine", "warning", says, "the others were stored; a bug of tsmon: please report it")
