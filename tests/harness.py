@@ -69,6 +69,7 @@ class World:
         self.tailnet = SimTailnet(self.clock)
         for name in names or ("git", "dev", "chocolate-factory", "alices-laptop"):
             self.tailnet.add(name)
+        state_dir.mkdir(exist_ok=True)
         (state_dir / "tsmon.toml").write_text(toml)
         self.settings = settings(state_dir / "tsmon.toml", **values)
         self.state_dir = state_dir
