@@ -181,8 +181,8 @@ class Collector:
             await self._answer_asks(wake)
 
     async def _answer_asks(self, wake: float) -> None:
-        """Until `wake` (monotonic), ping at once the nodes whose outage fell due; those that fell due during a
-        round that took longer are pinged still. A ping that goes on is not cut off: its outcome is what the
+        """Until `wake` (monotonic), ping at once the nodes whose outage fell due; those that fell due while a
+        round took longer are pinged still. A ping that goes on is not cut off: its outcome is what the
         outage waits for, and the next try could be cut off alike."""
         while True:
             try:
