@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.test_api import PROD, Site, site
 from tsmon.cli import main
+from tsmon.config import ConfigError, Settings
 
 
 class Here(NamedTuple):
@@ -174,6 +175,18 @@ async def test_the_doctor_asks_the_one_that_runs(here: Here) -> None:
 async def test_reload_says_what_came_of_it(here: Here) -> None:
     result = await here.run("reload")
     assert result.output == "there is no configuration to read anew\n"
+
+
+async def test_a_reload_of_a_bad_file_changes_nothing(here: Here) -> None:
+    def bad() -> Settings:
+        raise ConfigError("poll_interval: takes a duration, as 15s")
+
+    here.site.daemon._reread = bad
+    before = here.site.daemon.settings
+    result = await here.run("reload")
+    assert result.exit_code == 1
+    assert "poll_interval: takes a duration, as 15s; the old settings stay in force" in result.output
+    assert here.site.daemon.settings is before
 
 
 async def test_nobody_runs(tmp_path: Path) -> None:

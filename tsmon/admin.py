@@ -15,6 +15,7 @@ from aiohttp import web
 
 from tsmon.alerts import Silence
 from tsmon.clock import Clock, parse_rfc3339, rfc3339
+from tsmon.config import ConfigError
 from tsmon.monitor import Monitor
 from tsmon.replies import ApiError, errors, note_begun
 from tsmon.status import clean_text
@@ -189,7 +190,10 @@ class Admin:
         return known if name is None else [str(name)]
 
     async def _reloaded(self, _: web.Request) -> web.Response:
-        return web.json_response({"message": await self._reload()})
+        try:
+            return web.json_response({"message": await self._reload()})
+        except ConfigError as error:
+            raise ApiError(400, "bad_config", f"{error}; the old settings stay in force") from None
 
     async def _influx_lines(self, request: web.Request) -> web.Response:
         try:

@@ -26,8 +26,10 @@ from tsmon.heartbeat import Heartbeat
 from tsmon.influx import Influx, InfluxReader, ReadError
 from tsmon.logging import configure
 from tsmon.loops import Loops
+from tsmon.metrics import Channel, Metrics, Own, Snapshot
 from tsmon.monitor import Monitor
 from tsmon.notify.notifier import Notifier
+from tsmon.routing import Route
 from tsmon.source import Source, make_source
 from tsmon.state import Node
 from tsmon.store import Store, StoreError
@@ -77,6 +79,7 @@ class Daemon:
         self._reread = reread
         self._backlog: Backlog
         self._admin: Admin
+        self._metrics: Metrics
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
         self._stopped = False
@@ -120,6 +123,7 @@ class Daemon:
             stuck_loop=self.loops.stuck,
             demo=self.demo,
         )
+        self._metrics = Metrics(self._scrape)
         await self._listen()
         self._admin = Admin(
             self.monitor,
@@ -136,7 +140,10 @@ class Daemon:
     async def _listen(self) -> None:
         host, port = self.settings.address
         self._runner = web.AppRunner(
-            self.api.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=30.0
+            self.api.application([Route("/metrics", self._metrics.metrics, "Prometheus text", str)]),
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=30.0,
         )
         await self._runner.setup()
         try:
@@ -362,6 +369,34 @@ class Daemon:
                 "version": __version__,
             },
         )
+
+    async def _scrape(self) -> Snapshot:
+        """What /metrics tells of."""
+        influx = self.influx
+        contents = influx.contents if influx is not None else None
+        own = Own(
+            version=__version__,
+            started=self.monitor.started.wall,
+            polls=self.collector.polls,
+            poll_failures=self.collector.failures,
+            poll_seconds=self.collector.poll_seconds,
+            store_failing=bool(self._backlog.error),
+            store_waiting=self._backlog.waiting,
+            stream_clients=self.api.live.clients,
+            channels=tuple(
+                Channel(row["name"], bool(row["error"]), row["waiting"], row["delivered"], row["failed"])
+                for row in self.notifier.readiness()
+            ),
+            outbox_requests=contents.requests if contents is not None else None,
+            outbox_lines=contents.lines if contents is not None else 0,
+            outbox_oldest=contents.oldest if contents is not None else None,
+            lines_dropped=influx.dropped if influx is not None else 0,
+            lines_quarantined=influx.quarantined if influx is not None else 0,
+            influx_failing=influx is not None and bool(influx.error),
+        )
+        figures = await self.api.figures.get()
+        alerts = tuple(self.monitor.alerts.values())
+        return Snapshot(self.monitor.view, alerts, figures, own, self.settings.metrics.per_node)
 
     # -- shutdown --------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tsmon.config.model import Auth, InfluxSettings, Maintenance, Settings
 from tsmon.config.values import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_SCHEMA_TAGS = ("hostname", "node_type", "os")  # of measurement tailscale_health
+_SCHEMA_TAGS = ("hostname", "node_type", "os", "type", "severity")  # of both measurements
 
 
 def check(settings: Settings) -> None:

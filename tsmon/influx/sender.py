@@ -95,6 +95,21 @@ class Influx:
         }
 
     @property
+    def contents(self) -> Contents:
+        """What waits."""
+        return self._contents
+
+    @property
+    def dropped(self) -> int:
+        """Lines dropped since the start."""
+        return self._outbox.dropped
+
+    @property
+    def quarantined(self) -> int:
+        """Lines refused since the start."""
+        return self._outbox.quarantined
+
+    @property
     def _name(self) -> str:
         return redact_url(self._settings.url)
 

@@ -34,6 +34,9 @@ class Health:
         self.last_success: float | None = None
         self.error = ""
         self.parked = False
+        self.delivered = 0
+        self.failed = 0
+        """Tries since the start."""
         self.told = False
         """The other channels were told that it fails."""
         self._failing_since: float | None = None
@@ -43,9 +46,11 @@ class Health:
     def note(self, outcome: Outcome, now: Moment) -> None:
         """One try ended so."""
         if outcome.delivered:
+            self.delivered += 1
             self.last_success, self.error, self.parked, self.told = now.wall, "", False, False
             self._failing_since, self._next_try, self._wait = None, 0.0, FIRST_WAIT
             return
+        self.failed += 1
         self.error, self.parked = outcome.error, outcome.refused
         if self._failing_since is None:
             self._failing_since = now.mono
@@ -72,4 +77,6 @@ class Health:
             "last_success": rfc3339(self.last_success),
             "error": self.error or None,
             "parked": self.parked,
+            "delivered": self.delivered,
+            "failed": self.failed,
         }
