@@ -78,8 +78,11 @@ class Script:
 
     # -- comparing -------------------------------------------------------------------------------------
 
-    def compare_events(self, tsmon: Watching) -> None:
-        """Every event of every node, none more, in order."""
+    async def compare_events(self, tsmon: Watching) -> None:
+        """Every event of every node, none more, in order; and the log holds what was published."""
+        answer = await tsmon.api("logs?per_page=200&checks=false")
+        published = [str(event.id) for event in tsmon.events if event.event_type != "health_check"]
+        assert [row["id"] for row in reversed(answer["logs"])] == published, tsmon.source
         found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for event in tsmon.events:
             if event.event_type != "health_check":

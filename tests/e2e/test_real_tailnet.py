@@ -10,17 +10,17 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.patches import Patches, patches_of
+from tests.e2e.patches import patches_of
+from tests.e2e.play import Play, alert, blind_alert, is_, no_alert
 from tests.e2e.script import TSMON, Script, Window
-from tests.e2e.tailnet import MISSING, RealTailnet, real_tailnet
-from tests.e2e.watching import OFFLINE_AFTER, PING, POLL, Pair, Watching, watching
+from tests.e2e.tailnet import MISSING, real_tailnet
+from tests.e2e.watching import OFFLINE_AFTER, PING, POLL, Watching, watching
 
 MONITOR, GIT, PROD, DEV = "monitor", "git", "chocolate-factory", "chocolate-factory-dev"
 CRITICAL = (GIT, PROD, DEV)
@@ -37,67 +37,6 @@ pytestmark = [
 ]
 
 
-class Play(NamedTuple):
-    """A tailnet, its monitors, and what was done so far."""
-
-    tailnet: RealTailnet
-    pair: Pair
-    patches: Patches
-    script: Script
-
-    async def until(self, condition: Callable[[Watching], Any], seconds: float, what: str = "") -> Window:
-        """From now until the last monitor said so (Unix seconds)."""
-        begun = time.time()
-        found = await self.pair.until(condition, seconds, what)
-        return Window(begun - 0.1, max(found.values()) + 0.1)
-
-    async def sees_again(self, what: str) -> Window:
-        """Both see the tailnet and their alert is over."""
-        window = await self.until(lambda tsmon: tsmon.blind() is None, 60, what)
-        await self.until(lambda tsmon: not blind_alert(tsmon), 40)
-        return window
-
-    async def goes_blind(self, reason: str, seconds: float, what: str) -> Window:
-        """Both say so and their alert fires; the stretch begins at their last trusted document."""
-        begun = time.time()
-        await self.until(lambda tsmon: tsmon.blind() == reason, seconds, what)
-        await self.until(blind_alert, 30)
-        return Window(begun - POLL - 1, begun + 2)
-
-    def note_delay(self, what: str, name: str, number: str, *, online: bool, after: float) -> None:
-        """The seconds from control's patch, as it came to the monitor's node, to the recorded event."""
-        kind = "node_online" if online else "node_offline"
-        patched = self.patches.first(number, online=online, after=after)
-        for tsmon in self.pair.monitors:
-            event = next(
-                event
-                for event in tsmon.events
-                if (event.event_type, event.hostname) == (kind, name) and event.recorded_at >= after
-            )
-            delay = event.recorded_at - patched
-            self.pair.figures.setdefault(what, {})[tsmon.source] = delay
-            # The bus tells at once (a read per second at most); the sidecar is asked every `POLL`.
-            limit = 2.5 if tsmon.source == "localapi" else POLL + 2.5
-            assert -0.1 <= delay <= limit, (tsmon.source, what, delay)
-
-
-def blind_alert(tsmon: Watching) -> bool:
-    return any(kind == "monitor_blind" for kind, _ in tsmon.alerts())
-
-
-def alert(kind: str, *names: str) -> Callable[[Watching], bool]:
-    """The alert of this kind fires for each of the nodes."""
-    return lambda tsmon: {(kind, name) for name in names} <= tsmon.alerts()
-
-
-def no_alert(*names: str) -> Callable[[Watching], bool]:
-    return lambda tsmon: not any(name in names for _, name in tsmon.alerts())
-
-
-def is_(name: str, state: str, reason: str | None = None) -> Callable[[Watching], bool]:
-    return lambda tsmon: tsmon.state(name) == (state, reason)
-
-
 async def test_a_day_in_the_life_of_a_real_tailnet(capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     names = (MONITOR, GIT, PROD, DEV, "backup")
@@ -107,7 +46,7 @@ async def test_a_day_in_the_life_of_a_real_tailnet(capsys: pytest.CaptureFixture
             both.create_task(control_suspended(other))
         for one in (play, other):
             for tsmon in one.pair.monitors:
-                one.script.compare_events(tsmon)
+                await one.script.compare_events(tsmon)
                 one.script.compare_blindness(tsmon)
                 await one.script.compare_alerts(tsmon)
                 await one.script.compare_uptime(tsmon, MONITOR)
@@ -168,32 +107,38 @@ async def renamed_and_tagged(play: Play) -> None:
 
 
 async def killed_and_hung(play: Play) -> None:
-    """One node dies, another hangs: control tells of the one only."""
+    """One node dies, one leaves, one hangs: control tells of the first two only."""
     tailnet, script = play.tailnet, play.script
     number = (await tailnet.numbers())[GIT]
     await just_pinged(play, GIT)  # else its pings might tell of its death before control does
     dead_at = time.time()
     tailnet.kill(GIT)
     tailnet.suspend(PROD)
+    await tailnet.cli("backup", "down")
     down = await play.until(is_(GIT, "offline", "control"), 40, "killed -> offline")
     play.note_delay("control's word -> event (offline)", GIT, number, online=False, after=dead_at)
-    await play.until(is_(PROD, "offline", "unreachable"), 60, "suspended -> unreachable")
-    await play.until(alert("node_offline", GIT, PROD), 40)
-    begin = Window(dead_at + CONTROL_WAIT - 1, down.latest)
+    gone = await play.until(is_("archive", "offline", "control"), 20)
+    await play.until(is_(PROD, "offline", "unreachable"), 60, "suspended -> unreachable", dead_at)
+    await play.until(alert("node_offline", GIT, PROD, "archive"), 40)
+    earliest = dead_at + CONTROL_WAIT - 1
 
     back_at = time.time()
     tailnet.boot(GIT)
     tailnet.resume(PROD)
-    up = await play.until(is_(GIT, "online"), 40, "started -> online")
+    await tailnet.up("backup")
+    up = await play.until(is_(GIT, "online"), 40, "started -> online", back_at)
     play.note_delay("control's word -> event (online)", GIT, number, online=True, after=back_at)
-    script.was_down(GIT, "control", begin, up)
+    script.was_down(GIT, "control", Window(earliest, down.latest), up._replace(earliest=back_at))
     script.alerted("node_offline", GIT, "warning", "recovered")
-    up = await play.until(is_(PROD, "online"), 60, "resumed -> online")
+    up = await play.until(is_("archive", "online"), 40)
+    script.was_down("archive", "control", Window(earliest, gone.latest), up._replace(earliest=back_at))
+    script.alerted("node_offline", "archive", "warning", "recovered")
+    up = await play.until(is_(PROD, "online"), 60, "resumed -> online", back_at)
     # Its outage is dated to the first ping that it missed.
     hung = Window(dead_at, dead_at + PING + POLL)
     script.was_down(PROD, "unreachable", hung, Window(back_at, up.latest))
     script.alerted("node_offline", PROD, "critical", "recovered")
-    await play.until(no_alert(GIT, PROD), 20)
+    await play.until(no_alert(GIT, PROD, "archive"), 20)
 
 
 async def just_pinged(play: Play, name: str) -> None:
@@ -293,13 +238,10 @@ async def control_suspended(play: Play) -> None:
     up = await play.until(is_(PROD, "online"), 40, "control silent, node resumed -> online")
     script.was_down(PROD, "unreachable", Window(hung_at, hung_at + PING + POLL), up)
     script.alerted("node_offline", PROD, "critical", "recovered")
-    await play.until(lambda tsmon: tsmon.blind() == "control_lost", 150)
-    dark = time.time()
-    play.pair.figures["control suspended -> blind"] = {
-        tsmon.source: dark - begun for tsmon in play.pair.monitors
-    }
+    what = "control suspended -> blind"
+    dark = await play.until(lambda tsmon: tsmon.blind() == "control_lost", 150, what, since=begun)
     await play.until(blind_alert, 30)
     tailnet.resume("headscale")
     sight = await play.sees_again("control resumed -> sight")
-    script.was_blind("control_lost", Window(begun + 90, dark), sight)
+    script.was_blind("control_lost", Window(begun + 90, dark.latest), sight)
     await play.until(lambda tsmon: tsmon.daemon.monitor.view.health().online == 4, 30)

@@ -77,10 +77,14 @@ class Pair:
         """Seconds that things took, by what and by source."""
 
     async def until(
-        self, condition: Callable[[Watching], Any], seconds: float, what: str = ""
+        self,
+        condition: Callable[[Watching], Any],
+        seconds: float,
+        what: str = "",
+        since: float | None = None,
     ) -> Mapping[str, float]:
-        """Wall times at which it was so, by source; `what` notes how long it took."""
-        begun = time.monotonic()
+        """Wall times at which it was so, by source; `what` notes how long it took (since then, or now)."""
+        begun = since or time.time()
 
         async def one(tsmon: Watching) -> float:
             try:
@@ -95,7 +99,7 @@ class Pair:
                     f"blind {view.blind}, {states}, alerts {tsmon.alerts()}"
                 ) from None
             if what:
-                self.figures.setdefault(what, {})[tsmon.source] = time.monotonic() - begun
+                self.figures.setdefault(what, {})[tsmon.source] = time.time() - begun
             return time.time()
 
         found = await asyncio.gather(*(one(tsmon) for tsmon in self.monitors))
