@@ -213,10 +213,10 @@ async def logged_out_expired_deleted(play: Play) -> None:
     await tailnet.cli("backup", "logout")
     await tailnet.headscale("nodes", "expire", "-i", numbers[GIT])
     await tailnet.headscale("nodes", "delete", "-i", numbers[PROD])
-    for name in ("archive", GIT):
-        down = await play.until(is_(name, "offline", "key_expired"), 40, f"{name} expired -> offline")
+    for name, what in (("archive", "logged out -> offline"), (GIT, "expired -> offline")):
+        down = await play.until(is_(name, "offline", "key_expired"), 40, what, begun)
         script.was_down(name, "key_expired", Window(begun, down.latest), None)
-    await play.until(is_(PROD, "absent"), 60, "deleted -> removed")
+    await play.until(is_(PROD, "absent"), 60, "deleted -> removed", begun)
     script.tells(PROD, "node_removed")
     await play.until(alert("node_offline", "archive", GIT), 30)
     await play.until(alert("node_missing", PROD), OFFLINE_AFTER + 30)
