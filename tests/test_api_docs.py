@@ -67,7 +67,9 @@ def test_every_route_with_its_parameters_and_fields(route: Route) -> None:
 
 
 def test_every_heading_is_a_route() -> None:
-    assert set(re.findall(r"^## GET (\S+)$", TEXT, re.MULTILINE)) == {route.path for route in ROUTES}
+    # /metrics is another room's: tests/test_openapi.py has all routes of a running tsmon.
+    told = set(re.findall(r"^## GET (\S+)$", TEXT, re.MULTILINE)) - {"/metrics"}
+    assert told == {route.path for route in ROUTES}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
@@ -98,6 +100,7 @@ def test_every_choice_is_told() -> None:
 
 def test_every_error_code_is_told() -> None:
     sources = "".join(path.read_text() for path in (DOCS.parent / "tsmon").glob("*.py"))
-    codes = set(re.findall(r"(?:ApiError|error_response)\(\s*\d+,\s*\"(\w+)\"", sources)) - {"bad_request"}
+    codes = set(re.findall(r"(?:ApiError|error_response)\(\s*\d+,\s*\"(\w+)\"", sources))
+    codes -= {"bad_request", "bad_config"}  # of the admin socket
     assert codes
     assert not {code for code in codes if f"`{code}`" not in TEXT}

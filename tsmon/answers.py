@@ -215,3 +215,76 @@ class LatencyAnswer(msgspec.Struct, kw_only=True):
     p95: float | None
     max: float | None
     loss_percentage: float | None
+
+
+class SourceReady(msgspec.Struct, kw_only=True):
+    name: str
+    kind: str
+    polls: int
+    failures: int
+    last_success: str | None
+    error: str | None
+    blind: str | None
+    malformed_peers: int
+    malformed: list[str]
+    duplicate_ids: int
+    noise: str | None
+    can_ping: bool
+    last_poll_s: float
+
+
+class StorageReady(msgspec.Struct):
+    error: str | None
+    waiting: int
+    report: str | None
+
+
+class RefusedLine(msgspec.Struct):
+    time: str | None
+    line: str
+    error: str
+
+
+class InfluxReady(msgspec.Struct, kw_only=True):
+    url: str
+    error: str | None
+    last_success: str | None
+    requests_waiting: int
+    lines_waiting: int
+    oldest_waiting: str | None
+    lines_dropped: int
+    lines_quarantined: int
+    quarantine: list[RefusedLine]
+    """The last ones, newest first."""
+    requests_partly_refused: int
+
+
+class ChannelReady(msgspec.Struct, kw_only=True):
+    name: str
+    service: str
+    last_success: str | None
+    error: str | None
+    parked: bool
+    delivered: int
+    failed: int
+    waiting: int
+    dropped: int
+
+
+class HeartbeatReady(msgspec.Struct):
+    service: str
+    last_success: str | None
+    error: str | None
+    held_back: str | None
+
+
+class ReadyAnswer(msgspec.Struct, kw_only=True):
+    ready: bool
+    source: SourceReady
+    storage: StorageReady
+    influxdb: InfluxReady | None
+    channels: list[ChannelReady]
+    heartbeat: HeartbeatReady | None
+    warnings: list[str]
+    uptime_s: int
+    version: str

@@ -19,6 +19,7 @@ from tsmon.answers import (
     NodeAnswer,
     NodeDetail,
     Pagination,
+    ReadyAnswer,
     SummaryAnswer,
     UptimeAnswer,
 )
@@ -34,6 +35,7 @@ from tsmon.history import EmbeddedHistory
 from tsmon.live import Live
 from tsmon.logs import EventFilter, answers, page_of_events, resolved_alerts
 from tsmon.monitor import Monitor, Published
+from tsmon.openapi import document
 from tsmon.params import BadParameterError
 from tsmon.render import (
     DAY,
@@ -104,6 +106,7 @@ class Api:
         self._bodies = Bodies()
         self._bars = Bodies()
         self._assets = Assets()
+        self._document = Body(b"{}")
         self._steps = 0
         self._changes = 0
         self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
@@ -134,7 +137,9 @@ class Api:
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str),
             Route(f"{base}/badge/{{node}}.svg", self.badge, "State and uptime as an image", bytes),
             Route("/healthz", self.healthz, "Liveness", dict[str, str]),
-            Route("/readyz", self.readyz, "Readiness", dict[str, Any]),
+            Route("/readyz", self.readyz, "Readiness", ReadyAnswer),
+            Route("/openapi.json", self.openapi, "This API as OpenAPI 3.1", dict[str, Any]),
+            Route("/docs", self.docs, "This API for people", str, None),
             Route("/vpn", self.dashboard, "The dashboard", str, None),
             Route("/web/{name}", self.asset, "The dashboard's files", bytes, None),
             Route("/", self.root, "Redirects to the dashboard", str, None),
@@ -146,7 +151,9 @@ class Api:
         app.on_response_prepare.append(add_security_headers)
         app.on_response_prepare.append(note_begun)
         app.on_shutdown.append(self.live.close)
-        add_routes(app, (*self.routes(), *further), lambda: self.settings.path_prefix)
+        routes = (*self.routes(), *further)
+        self._document = Body(encode(document(routes, __version__, self.settings.retention)))
+        add_routes(app, routes, lambda: self.settings.path_prefix)
         return app
 
     # -- the mission's five ----------------------------------------------------------------------------
@@ -322,10 +329,16 @@ class Api:
             status=status, body=body, content_type="application/json", charset="utf-8", headers=headers
         )
 
+    async def openapi(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await reply(request, self._document)
+
     # -- the dashboard ---------------------------------------------------------------------------------
 
     async def dashboard(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await self._file(request, "vpn.html")
+
+    async def docs(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await self._file(request, "docs.html")
 
     async def asset(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await self._file(request, request.match_info["name"])

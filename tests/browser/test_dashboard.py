@@ -355,3 +355,17 @@ async def test_the_first_load_is_small(here: Site, context: BrowserContext) -> N
         await weigh(response)
     assert len(sizes) >= 11
     assert sum(sizes) <= 60_000
+
+
+async def test_the_api_page_shows_every_route(here: Site, context: BrowserContext) -> None:
+    complaints: list[str] = []
+    page = await context.new_page()
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto(here.daemon.url + "/docs")
+    await expect(page.locator("#routes h2", has_text="/health-monitoring/nodes/{node}")).to_be_visible()
+    await expect(page.locator("#schema-NodeAnswer")).to_contain_text("uptime_24h")
+    await page.set_viewport_size({"width": 390, "height": 900})
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert await page.evaluate(over) <= 0
+    assert complaints == []
