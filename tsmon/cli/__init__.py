@@ -18,6 +18,7 @@ COMMANDS = {
     "config": ("tsmon.cli.configure", "config", "Check, show or begin a configuration."),
     "doctor": ("tsmon.cli.doctor", "doctor", "Look at each thing tsmon needs, and say what is wrong."),
     "export": ("tsmon.cli.export", "export", "Write the history as NDJSON."),
+    "import": ("tsmon.cli.importing", "import_", "Take an older monitor's samples into the history."),
     "version": ("tsmon.cli.run", "version", "Print the version."),
 }
 
