@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness import World, running
+from tests.influx2 import call, real_influx
+from tests.influx2 import program as influxd
 from tests.virtual import START, run_virtual
 from tsmon.cli import main
 from tsmon.collector import Sample
@@ -229,3 +233,39 @@ def test_names_that_several_bear_are_nobodys(tmp_path: Path) -> None:
     result = run("-", text=many)
     assert "nothing new" in result.output
     assert "and 2 more" in result.output
+
+
+def test_what_a_real_influxdb_exports_is_read(tmp_path: Path) -> None:
+    """The way of docs/migration.md: `influxd inspect export-lp` over what an older monitor wrote."""
+    program = influxd()
+    directory = tmp_path / "influx"
+    directory.mkdir()
+    if program is None or os.environ.get("TSMON_TEST_INFLUX_URL"):
+        pytest.skip("SKIPPED LOUDLY: no influxd 2.x on PATH, so no real export was read")
+    written = lines("git", [1, 1, 0, 1])
+    with real_influx(directory) as real:
+        assert real is not None
+        bucket = call(real.url, f"/api/v2/buckets?name={real.bucket}", token=real.token)["buckets"][0]["id"]
+        write = urllib.request.Request(
+            f"{real.url}/api/v2/write?org={real.org}&bucket={real.bucket}&precision=s",
+            data=(written + 'tailscale_event,type=x message="a\\nb" 1795424400\n').encode(),
+            headers={"Authorization": f"Token {real.token}"},
+        )
+        with urllib.request.urlopen(write, timeout=10) as response:
+            assert response.status == 204
+    file = tmp_path / "old.lp"
+    command = [
+        program,
+        "inspect",
+        "export-lp",
+        "--engine-path",
+        str(directory / "engine"),
+        "--bucket-id",
+        bucket,
+    ]
+    command += ["--measurement", "tailscale_health", "--output-path", str(file)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    read = [heard for line in file.read_text().splitlines() if (heard := read_line(line)) is not None]
+    expected = [heard for line in written.splitlines() if (heard := read_line(line)) is not None]
+    assert sorted(read) == sorted(expected)
+    assert len(read) == 4
