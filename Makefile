@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check e2e browser screenshots bench lock clean
+.PHONY: help run test check e2e browser screenshots scenarios bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ browser: $(VENV)/.dev ## the dashboard in a real Chromium
 
 screenshots: $(VENV)/.dev ## the pictures of the documents, anew (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
+
+scenarios: $(VENV)/.dev ## what people are told in scripted outages: a table
+	$(BIN)/python -m bench.scenarios
 
 bench: $(VENV)/.dev ## benchmarks: a table and JSON
 	$(BIN)/python -m bench

@@ -488,6 +488,21 @@ async def test_row_24_another_tailnet(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_seen_for_the_first_time_is_no_change(tmp_path: Path) -> None:
+    """The sixth event of a flapping node comes later by the first sight, which is none of its changes."""
+    async with running(tmp_path) as world:
+        await world.run(61)
+        for n in range(3):
+            world.tailnet.off("git")
+            await world.run(30)
+            assert not world.alerts(), f"{2 * n + 1} changes"
+            world.tailnet.on("git")
+            await world.run(30)
+        assert world.alerts() == [("node_flapping", "git")]
+        assert world.since_start(world.alert("node_flapping").since or 0) == near(61)
+
+
+@virtual
 async def test_detached_and_restarted(tmp_path: Path) -> None:
     """What a ping once showed holds over a restart, as it does for a node that hangs (row 4)."""
     async with running(tmp_path) as world:

@@ -22,6 +22,8 @@ class Flapping:
             self._note_flip(event, now.mono - (now.wall - event.recorded_at))
 
     def _note_flip(self, event: Event, mono: float) -> None:
+        if event.details.get("first"):
+            return  # seen for the first time is no change
         if event.node_id is not None and event.event_type in ("node_online", "node_offline"):
             self._flips.setdefault(event.node_id, deque()).append(mono)
 
