@@ -29,7 +29,8 @@ from tsmon.store import Store
 log = structlog.get_logger(__name__)
 
 SETTLE = 5.0
-"""Seconds after a start in which nothing is told: by then the first answer of the source was looked at."""
+"""Seconds after a start (or a poll interval, if that is shorter) in which nothing is told: by then the first
+answer of the source was looked at."""
 _BREATH = 0.5
 """Seconds at least between two steps that are made for messages only."""
 
@@ -131,6 +132,7 @@ class Notifier:
         return before
 
     def _build(self, kept: Mapping[str, str], waiting: Mapping[str, list[Row]]) -> None:
+        settle = min(SETTLE, self._settings.poll_interval)
         for channel in self._settings.notify:
             text = kept.get(channel.name)
             if channel.url.reveal().lower().startswith("alertmanager+"):
@@ -142,7 +144,7 @@ class Notifier:
                     link=self._link,
                 )
             else:
-                desk = Desk(channel, _decoded(text, Kept), self.clock.now(), SETTLE)
+                desk = Desk(channel, _decoded(text, Kept), self.clock.now(), settle)
                 desk.waiting.extend(waiting.get(channel.name, ()))
                 self.lines[channel.name] = MessageLine(channel.name, desk, self._make_sender(channel), self)
 

@@ -1,0 +1,157 @@
+"""kill -9 of the whole daemon at random moments, while machines come and go and messages are sent.
+
+`TSMON_TEST_KILLS` says how often (25 in the ordinary run).
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.test_life import tsmon
+from tsmon.clock import Clock
+from tsmon.demo.servers import FakeLocalApi, serving
+from tsmon.demo.tailnet import SimTailnet
+
+KILLS = int(os.environ.get("TSMON_TEST_KILLS", "25"))
+NAMES = ("git", "dev", "chocolate-factory", "db")
+
+
+class Inbox:
+    """A webhook that is slow, so that kills hit messages in flight."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.acknowledged: Counter[str] = Counter()
+        self.bodies: dict[str, dict[str, Any]] = {}
+
+    async def take(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        self.begun[body["id"]] += 1
+        self.bodies[body["id"]] = body
+        await asyncio.sleep(random.uniform(0, 0.05))
+        self.acknowledged[body["id"]] += 1
+        return web.Response(status=204)
+
+
+@pytest.mark.slow
+async def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    tailnet = SimTailnet(Clock())
+    for name in NAMES:
+        tailnet.add(name, tags=["tag:server"])
+    inbox = Inbox()
+    hook = web.Application()
+    hook.router.add_post("/", inbox.take)
+    config = tmp_path / "tsmon.toml"
+    database = tmp_path / "state" / "tsmon.db"
+    # The LocalAPI tells changes at once: messages wait for nobody.
+    async with serving(FakeLocalApi(tailnet).application(), tmp_path / "s") as source, serving(hook) as url:
+        config.write_text(
+            'listen = "127.0.0.1:0"\npoll_interval = "1s"\noffline_after = "0s"\ngroup_wait = "0s"\n'
+            f'reconnect_grace = "0s"\nflapping.changes = 1000\nsource = "{source}"\n'
+            f'[[notify]]\nname = "hook"\nurl = "webhook+{url}/"\n'
+        )
+        command = ("run", "--config", str(config), "--state-dir", str(tmp_path / "state"))
+        churn = asyncio.create_task(_churn(tailnet, chance))
+        for _ in range(KILLS):
+            async with tsmon(*command) as running:
+                await running.line("started")
+                await asyncio.sleep(chance.uniform(0.0, 3.0))
+                running.process.send_signal(signal.SIGKILL)
+                await running.process.wait()
+            _check_database(database)
+        churn.cancel()
+        tailnet.on(*NAMES)
+        async with tsmon(*command) as running:
+            await running.line("started")
+            # A recovery may wait five minutes for its group: here all of it is back.
+            await _until(lambda: not _rows(database, _OPEN) and not _rows(database, _WAITING))
+            await asyncio.sleep(3)
+            await _until(lambda: not _rows(database, _WAITING))
+            running.process.terminate()
+            await running.process.wait()
+    _check_messages(inbox, database)
+
+
+_OPEN = "SELECT 1 FROM alerts WHERE state <> 'resolved'"
+_WAITING = "SELECT 1 FROM notifications WHERE delivered_at IS NULL AND failed IS NULL"
+
+
+async def _churn(tailnet: SimTailnet, chance: random.Random) -> None:
+    while True:
+        name = chance.choice(NAMES)
+        if tailnet.find(name).online:
+            tailnet.off(name)
+        else:
+            tailnet.on(name)
+        await asyncio.sleep(chance.uniform(0.05, 0.6))
+
+
+async def _until(done: Any) -> None:
+    async with asyncio.timeout(60):
+        while not done():  # noqa: ASYNC110 (another process)
+            await asyncio.sleep(0.1)
+
+
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
+
+
+def _check_database(path: Path) -> None:
+    """It opens, is sound, and its log is one story: events without a gap, a node's states in turn."""
+    if not path.exists():
+        return
+    assert _rows(path, "PRAGMA integrity_check") == [("ok",)]
+    events = _rows(path, "SELECT id, event_type, node_id, details FROM events ORDER BY id")
+    assert [row[0] for row in events] == list(range(1, len(events) + 1))
+    states: dict[str, str] = {}
+    firing: set[str] = set()
+    for _, kind, node_id, details in events:
+        if kind in ("node_online", "node_offline"):
+            assert states.get(node_id) != kind, f"{kind} of {node_id} twice"
+            states[node_id] = kind
+        if kind == "alert":
+            alert = json.loads(details)["alert_id"]
+            assert alert not in firing or json.loads(details)["again"]
+            firing.add(alert)
+        if kind == "alert_resolved":
+            firing.remove(json.loads(details)["alert_id"])
+    open_alerts = {str(id_) for (id_,) in _rows(path, "SELECT id FROM alerts WHERE state = 'firing'")}
+    assert open_alerts == firing
+    spans = _rows(
+        path, "SELECT node, count(*) FROM spans WHERE end IS NULL GROUP BY node HAVING count(*) > 1"
+    )
+    assert spans == []
+
+
+def _check_messages(inbox: Inbox, path: Path) -> None:
+    """What was acknowledged and stored came once; the one in flight at a kill may have come again."""
+    delivered = _rows(path, "SELECT body FROM notifications WHERE delivered_at IS NOT NULL")
+    stored = {json.loads(body)["key"] for (body,) in delivered}
+    assert stored, "messages were sent at all"
+    sent = {key for key in stored if inbox.acknowledged[key]}
+    again = [key for key in sent if inbox.begun[key] > 1]
+    assert len(again) <= KILLS
+    told = Counter(
+        (alert["id"], alert["phase"], alert["state"])
+        for body in inbox.bodies.values()
+        for alert in body["alerts"]
+        if alert["phase"] != "still"
+    )
+    assert not [what for what, count in told.items() if count > 1], "one fact in two messages"
+    fired = _rows(path, "SELECT json_extract(details, '$.alert_id') FROM events WHERE event_type = 'alert'")
+    named = {alert["id"] for body in inbox.bodies.values() for alert in body["alerts"]}
+    assert {id_ for (id_,) in fired} <= named, "every alert was told"
