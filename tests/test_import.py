@@ -6,10 +6,11 @@ import subprocess
 import urllib.request
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness import World, running
@@ -20,6 +21,7 @@ from tsmon.cli import main
 from tsmon.collector import Sample
 from tsmon.influx.importing import Heard, read_line, spans_of
 from tsmon.influx.points import lines_of
+from tsmon.influx.queries import Tally
 from tsmon.store import Store
 from tsmon.uptime import ObservedTime, calculate_uptime
 
@@ -96,6 +98,7 @@ def test_a_broken_line_is_told(line: str) -> None:
         read_line(line)
 
 
+@settings(deadline=None)  # the first call imports the library
 @given(st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and "\\" not in name))
 def test_what_tsmon_writes_is_read_back(name: str) -> None:
     [line] = lines_of(SECONDS, [Sample(name, "other", "Linux", 1, "100.64.0.1", 2.5)], {"monitor": "a b"})
@@ -235,7 +238,58 @@ def test_names_that_several_bear_are_nobodys(tmp_path: Path) -> None:
     assert "and 2 more" in result.output
 
 
-def test_what_a_real_influxdb_exports_is_read(tmp_path: Path) -> None:
+class Double:
+    """An InfluxDB with an hour of samples of git, the last ten minutes of them offline."""
+
+    def __init__(self, *_: Any) -> None:
+        self.begin = START - 3600
+
+    async def tallies(self, start: float, stop: float) -> dict[str, Tally]:
+        assert start < self.begin < stop
+        return {"git": Tally(10, 12, self.begin + 7)}
+
+    async def windows(self, start: float, every: float, count: int) -> dict[str, list[Tally]]:
+        times = [start + every * at for at in range(count)]
+        past = [
+            Tally(int(time < START - 600), 1) if self.begin <= time < START else Tally(0, 0) for time in times
+        ]
+        return {"git": past}
+
+
+def test_samples_come_from_influxdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched(tmp_path)
+    monkeypatch.setattr("tsmon.cli.importing.InfluxReader", Double)
+    for name, value in (("URL", "http://127.0.0.1:1"), ("ORG", "home"), ("TOKEN", "test-token")):
+        monkeypatch.setenv(f"TSMON_INFLUX_{name}", value)
+    result = run("--from-influxdb")
+    assert "12 samples (nodes: 1) since" in result.output, result.output
+
+    async def look() -> tuple[float, float, int]:
+        async with running(tmp_path) as world:
+            await world.run(60)
+            uptime = await world.uptime("git", -3600, 0)
+            return uptime.online_s, uptime.offline_s, len(await world.outages("git"))
+
+    assert run_virtual(look()) == (3000, 600, 1)
+
+
+def test_an_influxdb_that_cannot_be_asked_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched(tmp_path)
+    assert "set influx.url" in run("--from-influxdb").output
+    assert "say where from" in run().output
+    assert "say where from" in run("-", "--from-influxdb").output
+    for name, value in (("URL", "http://127.0.0.1:1"), ("ORG", "home"), ("TOKEN", "test-token")):
+        monkeypatch.setenv(f"TSMON_INFLUX_{name}", value)
+    result = run("--from-influxdb")
+    assert (result.exit_code, "127.0.0.1:1: asking failed" in result.output) == (1, True), result.output
+    assert "test-token" not in result.output
+
+
+def test_what_a_real_influxdb_holds_and_exports_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The way of docs/migration.md: `influxd inspect export-lp` over what an older monitor wrote."""
     program = influxd()
     directory = tmp_path / "influx"
@@ -253,6 +307,11 @@ def test_what_a_real_influxdb_exports_is_read(tmp_path: Path) -> None:
         )
         with urllib.request.urlopen(write, timeout=10) as response:
             assert response.status == 204
+        for name, value in real.settings().items():
+            monkeypatch.setenv(f"TSMON_{name.replace('__', '_').upper()}", value)
+        watched(tmp_path)
+        result = run("--from-influxdb")
+        assert "4 samples (nodes: 1) since" in result.output, result.output
     file = tmp_path / "old.lp"
     command = [
         program,

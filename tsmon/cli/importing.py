@@ -12,26 +12,30 @@ import click
 
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.clock import rfc3339
-from tsmon.config import ConfigError, Settings, duration, state_dir
+from tsmon.clock import Clock, grid_floor, rfc3339
+from tsmon.config import ConfigError, Settings, duration, redact_url, state_dir
+from tsmon.influx import InfluxReader, ReadError
 from tsmon.influx.importing import NothingSeenError, Taken, put, read_line
 from tsmon.store import Store, StoreError
 
 _MOST_BAD = 1000
 _NAMED = 10
+_DAY = 86400.0
 Samples = dict[str, list[tuple[float, bool]]]
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), required=False)
+@click.option("--from-influxdb", is_flag=True, help="Ask the InfluxDB of the configuration instead.")
 @click.option("--interval", default="5m", show_default=True, help="At which the samples were taken.")
 @settings_options(("state_dir",))
-def import_(given: Given, *, file: Path, interval: str) -> None:
+def import_(given: Given, *, file: Path | None, from_influxdb: bool, interval: str) -> None:
     """Take the samples of an older monitor into the history.
 
-    FILE (- for standard input) is line protocol: what `influxd inspect export-lp` or `tsmon export
-    --line-protocol` write. Points of the measurement tailscale_health count, by their tag hostname and their
-    field online. Only what lies before the beginning of tsmon's own history is taken; twice is once.
+    With --from-influxdb they come from the bucket that tsmon is configured for. FILE (- for standard input)
+    is line protocol: what `influxd inspect export-lp` or `tsmon export --line-protocol` write. Points of the
+    measurement tailscale_health count, by their tag hostname and their field online. Only what lies before
+    the beginning of tsmon's own history is taken; twice is once.
 
     tsmon must have run once, so that it knows the tailnet's nodes, and must be stopped meanwhile.
     """
@@ -42,9 +46,12 @@ def import_(given: Given, *, file: Path, interval: str) -> None:
         raise CliError(str(error)) from None
     if not 1 <= seconds <= 86400:
         raise CliError("--interval: give a length from 1s to 1d")
-    samples = _read(file)
+    if (file is None) != from_influxdb:
+        raise CliError("say where from: a FILE, or --from-influxdb")
+    samples = asyncio.run(_ask(settings, seconds)) if file is None else _read(file)
     if not samples:
-        raise CliError(f"{file}: holds no sample (measurement tailscale_health, tag hostname, field online)")
+        where = file or f"bucket {settings.influx.bucket!r}"
+        raise CliError(f"{where}: holds no sample (measurement tailscale_health, tag hostname, field online)")
     try:
         taken = asyncio.run(_put(settings, samples, seconds))
     except StoreError as error:
@@ -83,6 +90,31 @@ def _opened(file: Path) -> "nullcontext[TextIO] | TextIO":
     if str(file) == "-":
         return nullcontext(sys.stdin)
     return file.open(encoding="utf-8", errors="replace")
+
+
+async def _ask(settings: Settings, interval: float) -> Samples:
+    """One sample for each interval, at its beginning; several of one are what most say. Raises CliError."""
+    if not settings.influx.url:
+        raise CliError("InfluxDB is not configured: set influx.url")
+    now = time.time()
+    step = round(interval)
+    count = max(1, round(_DAY / step))
+    reader = InfluxReader(settings.influx, Clock(), step)
+    samples: Samples = {}
+    try:
+        tallies = await reader.tallies(now - settings.retention, now)
+        begin = grid_floor(min((t.first for t in tallies.values() if t.first is not None), default=now), step)
+        while begin < now:
+            for name, windows in (await reader.windows(begin, step, count)).items():
+                samples.setdefault(name, []).extend(
+                    (begin + at * step, 2 * tally.online >= tally.samples)
+                    for at, tally in enumerate(windows)
+                    if tally.samples
+                )
+            begin += count * step
+    except ReadError as error:
+        raise CliError(f"{redact_url(settings.influx.url)}: {error} (see tsmon doctor)") from None
+    return samples
 
 
 async def _put(settings: Settings, samples: Samples, interval: float) -> Taken:
