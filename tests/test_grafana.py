@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,11 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.influx2 import MISSING, real_influx
 from tests.test_influx_reading import LSP, valid
+from tsmon.collector import Sample
+from tsmon.influx.points import event_lines_of, lines_of
+from tsmon.state import Event
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "packaging" / "grafana"
@@ -100,10 +106,55 @@ def test_the_influxdb_dashboard_asks_for_fields_that_are_written() -> None:
         assert field in SCHEMA[measurement]
 
 
+def test_windows_are_no_shorter_than_the_samples_lie_apart() -> None:
+    """Shorter ones would be empty, and the state timeline full of gaps."""
+    for panel in board("influxdb")["panels"]:
+        if any("v.windowPeriod" in target["query"] for target in panel["targets"]):
+            assert panel["interval"] == "5m", panel["title"]
+
+
 @pytest.mark.skipif(not LSP, reason="SKIPPED LOUDLY: no TSMON_TEST_FLUX_LSP: no Flux was analysed")
 def test_every_flux_of_the_dashboard_is_right() -> None:
     asked = [_GRAFANA + flux.replace("${bucket}", "analytics") for flux in queries("influxdb", "query")]
     assert valid(asked) == [True] * len(asked)
+
+
+def test_every_flux_of_the_dashboard_finds_what_tsmon_writes(tmp_path: Path) -> None:
+    now = int(time.time())
+    samples = [
+        Sample("git", "git", "Linux", 1, "100.64.0.1", 2.5),
+        Sample("dev", "other", "Linux", 0, None, None),
+    ]
+    event = Event(
+        id=7,
+        timestamp=now - 600.0,
+        recorded_at=now,
+        event_type="node_offline",
+        severity="critical",
+        hostname="dev",
+        message="dev is offline",
+    )
+    with real_influx(tmp_path) as real:
+        if real is None:
+            pytest.skip(MISSING)
+        address = f"{real.url}/api/v2/{{}}?org={real.org}&bucket={real.bucket}"
+        for precision, lines in (
+            ("s", lines_of(now - 300, samples, {})),
+            ("ns", event_lines_of([event], {})),
+        ):
+            post(f"{address.format('write')}&precision={precision}", "\n".join(lines), real.token)
+        for flux in queries("influxdb", "query"):
+            text = _GRAFANA + flux.replace("${bucket}", real.bucket)
+            answer = post(address.format("query"), text, real.token)
+            assert "error" not in answer.partition("\n")[0], flux
+            assert "dev" in answer or "2.5" in answer, flux
+
+
+def post(url: str, body: str, token: str) -> str:
+    kind = "application/vnd.flux" if "/query" in url else "text/plain"
+    headers = {"Authorization": f"Token {token}", "Content-Type": kind}
+    with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=20) as response:
+        return str(response.read().decode())
 
 
 def test_provisioning_names_what_is_there() -> None:
