@@ -1,5 +1,6 @@
 """What a scene on a real tailnet is played with."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from tests.e2e.patches import Patches
 from tests.e2e.script import Script, Window
 from tests.e2e.tailnet import RealTailnet
 from tests.e2e.watching import POLL, Pair, Watching
+from tsmon.state import Event
 
 
 class Play(NamedTuple):
@@ -43,21 +45,25 @@ class Play(NamedTuple):
         await self.until(blind_alert, 30)
         return Window(begun - POLL - 1, begun + 2)
 
-    def note_delay(self, what: str, name: str, number: str, *, online: bool, after: float) -> None:
+    async def note_delay(self, what: str, name: str, number: str, *, online: bool, after: float) -> None:
         """The seconds from control's patch, as it came to the monitor's node, to the recorded event."""
         kind = "node_online" if online else "node_offline"
         patched = self.patches.first(number, online=online, after=after)
         for tsmon in self.pair.monitors:
-            event = next(
-                event
-                for event in tsmon.events
-                if (event.event_type, event.hostname) == (kind, name) and event.recorded_at >= after
-            )
+            # The view is there before its step is stored and its events are told.
+            async with asyncio.timeout(10):
+                while (event := _find(tsmon, kind, name, after)) is None:  # noqa: ASYNC110 (tsmon's own work)
+                    await asyncio.sleep(0.02)
             delay = event.recorded_at - patched
             self.pair.figures.setdefault(what, {})[tsmon.source] = delay
             # The bus tells at once (a read per second at most); the sidecar is asked every `POLL`.
             limit = 2.5 if tsmon.source == "localapi" else POLL + 2.5
             assert -0.1 <= delay <= limit, (tsmon.source, what, delay)
+
+
+def _find(tsmon: Watching, kind: str, name: str, after: float) -> Event | None:
+    found = (event for event in tsmon.events if (event.event_type, event.hostname) == (kind, name))
+    return next((event for event in found if event.recorded_at >= after), None)
 
 
 def blind_alert(tsmon: Watching) -> bool:
