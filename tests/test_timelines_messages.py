@@ -554,3 +554,68 @@ async def test_an_alert_that_ends_while_its_message_is_in_flight_stays_ended(tmp
         await world.run(5)
         stored = await world.store.load(0)
         assert stored.alerts == []
+
+
+@virtual
+async def test_row_07_hung_then_control_then_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.hang(PROD)
+        await world.run(900)
+        world.tailnet.change(PROD, online=False)
+        await world.run(120)
+        world.tailnet.on(PROD)
+        await world.run(120)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline", f"OK: {PROD} is back online"]
+
+
+@virtual
+async def test_row_08_blind_in_mid_delay(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.off(PROD)
+        await world.run(60)
+        world.tailnet.fault = "refused"
+        await world.run(600)
+        assert world.messages() == ["WARNING: tsmon cannot see the tailnet"]
+        world.tailnet.fault = ""
+        await world.run(300)
+        assert world.messages()[1:] == ["OK: tsmon sees the tailnet again", f"CRITICAL: {PROD} is offline"]
+
+
+@virtual
+async def test_row_15_clock_set_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.off(PROD)
+        await world.run(600)
+        world.clock.offset -= 3600
+        await world.run(900)
+        world.tailnet.on(PROD)
+        await world.run(60)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline", f"OK: {PROD} is back online"]
+        assert "(25 min)" in world.told_to["team"][1].text
+
+
+@virtual
+async def test_row_16_the_machine_sleeps(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.off("git")
+        await world.run(30)
+        world.clock.offset += 3600
+        await world.run(80)
+        assert world.messages() == []
+        await world.run(90)
+        assert world.messages() == ["WARNING: git is offline"]
+
+
+@virtual
+async def test_row_21_an_empty_peer_map_says_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.hide_peers = True
+        await world.run(15)
+        world.tailnet.hide_peers = False
+        await world.run(600)
+        assert world.messages() == []
