@@ -572,11 +572,37 @@ def influx(
 def test_influxdb(sidecar: str, tmp_path: Path, code: int, level: str, remedy: str) -> None:
     app, asked = influx(code, "words" if code != 204 else "")
     with serving(app) as url:
-        text = f'[influx]\nurl = "{url}/"\ntoken = "influx-secret"\norg = "acme"\n'
+        text = 'history.uptime_source = "embedded"\n'
+        text += f'[influx]\nurl = "{url}/"\ntoken = "influx-secret"\norg = "acme"\n'
         found = findings("--config", written(tmp_path, text))["influxdb"]
     assert (found["level"], found["remedy"]) == (level, remedy)
     assert "influx-secret" not in json.dumps(found)
     assert asked == [({"org": "acme", "bucket": "analytics", "precision": "s"}, "Token influx-secret", b"")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "level", "says"),
+    [
+        ("\r\n", 200, "ok", "holds samples of 0 machines"),
+        ("no", 401, "warning", "uptime cannot be read back: answered 401"),
+        ("<html></html>", 200, "warning", "none of InfluxDB's"),
+    ],
+)
+def test_influxdb_is_read_back(
+    sidecar: str, tmp_path: Path, answer: str, status: int, level: str, says: str
+) -> None:
+    app, _ = influx(204)
+
+    async def query(_: web.Request) -> web.Response:
+        return web.Response(text=answer, status=status)
+
+    app.router.add_post("/api/v2/query", query)
+    with serving(app) as url:
+        found = findings("--config", written(tmp_path, f'[influx]\nurl = "{url}"\norg = "acme"\n'))[
+            "influxdb"
+        ]
+    assert found["level"] == level
+    assert says in found["says"]
 
 
 def test_influxdb_shows_a_wrong_clock(sidecar: str, tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ class ChosenHistory:
             if self.doubt:
                 return found
             tallies = await reader.tallies(grid_floor(start, reader.interval), border)
-        except self._failure:
-            self._failed = True
+        except self._failure as error:
+            self._note(str(error))
             return found
-        self._failed = False
+        self._note("")
         later = await self._embedded.uptime(border, end, node_ids) if border < end else {}
         sums = self._by_node(tallies, lambda parts: _sums(parts, reader.interval, border - start))
         for node_id in found:
@@ -126,10 +126,10 @@ class ChosenHistory:
         every = (bounds[-1] - bounds[0]) / count
         try:
             windows = await reader.windows(grid_floor(bounds[0], reader.interval), every, count)
-        except self._failure:
-            self._failed = True
+        except self._failure as error:
+            self._note(str(error))
             return found
-        self._failed = False
+        self._note("")
         old = self._by_node(windows, lambda parts: [_together(row) for row in zip(*parts, strict=True)])
         for node_id, bars in found.items():
             if node_id in old:
@@ -140,6 +140,14 @@ class ChosenHistory:
         """From the embedded history: samples every few minutes know no outage's beginning. Raises
         StoreError."""
         return await self._embedded.outages(node_id, start, end)
+
+    def _note(self, error: str) -> None:
+        """Say once that InfluxDB cannot be read, and once that it can again."""
+        if error and not self._failed:
+            log.warning("influx_not_read", error=error)
+        elif self._failed and not error:
+            log.info("influx_read_again")
+        self._failed = bool(error)
 
     # -- parts -----------------------------------------------------------------------------------------
 

@@ -135,10 +135,27 @@ async def examine_influx(settings: Settings, now: float) -> list[Finding]:
     }
     if code == 204:
         found = [Finding("influxdb", "ok", f"{name}: bucket {influx.bucket!r} can be written")]
+        found += await _examine_reading(settings, name, now)
     else:
         remedy = remedies.get(code, "is influx.url that of an InfluxDB 2?")
         found = [Finding("influxdb", "failed", f"{name}: answered {code}: {words}", remedy)]
     return found + _examine_skew(name, date, now)
+
+
+async def _examine_reading(settings: Settings, name: str, now: float) -> list[Finding]:
+    """Whether uptime can be read back, where it is to be."""
+    from tsmon.clock import Clock  # noqa: PLC0415 (start-up time)
+    from tsmon.influx import InfluxReader, ReadError  # noqa: PLC0415
+
+    if settings.history.uptime_source == "embedded":
+        return []
+    reader = InfluxReader(settings.influx, Clock(), settings.collect_interval)
+    try:
+        held = await reader.tallies(now - 86400, now)
+    except ReadError as error:
+        remedy = 'let influx.token read the bucket, or set history.uptime_source = "embedded"'
+        return [Finding("history", "warning", f"{name}: uptime cannot be read back: {error}", remedy)]
+    return [Finding("history", "ok", f"{name}: holds samples of {len(held)} machines of the last day")]
 
 
 def _examine_skew(name: str, date: str, now: float) -> list[Finding]:

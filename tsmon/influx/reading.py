@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
-import structlog
 
 from tsmon.clock import Clock
-from tsmon.config import InfluxSettings, redact_url
+from tsmon.config import InfluxSettings
 from tsmon.influx.points import library
 from tsmon.influx.queries import (
     TALLIES,
@@ -21,8 +20,6 @@ from tsmon.influx.queries import (
     read_tallies,
     read_windows,
 )
-
-log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _AT_ONCE = 2
@@ -96,8 +93,6 @@ class InfluxReader:
                 answer = await asyncio.to_thread(read, text)
             except AnswerError as error:
                 raise self._failed(str(error)) from None
-        if self.error:
-            log.info("influx_read_again", url=redact_url(self._settings.url))
         self.error = ""
         return answer
 
@@ -126,8 +121,6 @@ class InfluxReader:
             raise self._failed(f"asking failed: {type(error).__name__}") from None
 
     def _failed(self, words: str) -> ReadError:
-        if not self.error:
-            log.warning("influx_not_read", url=redact_url(self._settings.url), error=words)
         self.error = words
         self._not_before = self._clock.mono() + _RETRY
         return ReadError(words)

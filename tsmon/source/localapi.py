@@ -17,7 +17,9 @@ from tsmon.source.http import HttpSource
 log = structlog.get_logger(__name__)
 
 BUS_WAIT = 1.0
-"""Seconds before a closed bus is opened again; doubled up to a minute while that fails."""
+"""Seconds before a closed bus is opened again; doubled while that fails, up to …"""
+_RARELY, _SOON = 60.0, 5.0
+"""… a minute when the daemon refuses it, 5 s when no daemon is there."""
 _SMALL_LINE = 1_000_000
 """Bytes of a bus line up to which it is decoded; a longer one is a hint all the same."""
 
@@ -58,8 +60,9 @@ class LocalApi(HttpSource):
         return result or Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Follow the bus for ever, reconnecting with growing waits; refused or omitted: try again rarely."""
-        wait = BUS_WAIT
+        """Follow the bus for ever, reconnecting with growing waits; refused or omitted: try again rarely. A
+        daemon that is gone may be back any moment."""
+        wait, longest = BUS_WAIT, _RARELY
         complained = False
         while True:
             try:
@@ -68,16 +71,17 @@ class LocalApi(HttpSource):
                         log.info("bus_open", source=self.name)
                     wait, complained, self.bus_open = BUS_WAIT, False, True
                     self._heed(line, changed)
-                reason = "closed by the daemon"
+                reason, longest = "closed by the daemon", _RARELY
             except SourceError as error:
                 reason = str(error)
+                longest = _SOON if error.reason == "source_unreachable" else _RARELY
             finally:
                 self.health_codes, self.bus_open = frozenset(), False
             if not complained:
                 complained = True
                 log.info("bus_closed", source=self.name, reason=reason, remedy="polling goes on without it")
             await asyncio.sleep(wait)
-            wait = min(wait * 2, 60.0)
+            wait = min(wait * 2, longest)
 
     async def _bus_lines(self) -> AsyncIterator[bytes]:
         async with self._client.open(
