@@ -598,11 +598,9 @@ def test_influxdb_is_read_back(
 
     app.router.add_post("/api/v2/query", query)
     with serving(app) as url:
-        found = findings("--config", written(tmp_path, f'[influx]\nurl = "{url}"\norg = "acme"\n'))[
-            "influxdb"
-        ]
-    assert found["level"] == level
-    assert says in found["says"]
+        found = findings("--config", written(tmp_path, f'[influx]\nurl = "{url}"\norg = "acme"\n'))
+    assert found["history"]["level"] == level
+    assert says in found["history"]["says"]
 
 
 def test_influxdb_shows_a_wrong_clock(sidecar: str, tmp_path: Path) -> None:
