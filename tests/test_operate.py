@@ -79,11 +79,13 @@ async def test_an_outage_is_told_and_acknowledged(here: Here) -> None:
     alert = await here.fires()
     await here.site.until(lambda: bool(here.got))
     assert here.got[0]["title"] == f"CRITICAL: {PROD} is offline"
-    result = await here.run("ack", str(alert), "--author", "alice")
+    result = await here.run("ack", str(alert), "--author", "alice", "--reason", "part is ordered")
     assert result.output == f"acknowledged node_offline of {PROD}\n"
     shown = (await here.site.get("/health-monitoring/alerts"))["alerts"][0]
     assert shown["acknowledged_by"] == "alice"
     assert shown["notified"] is True
+    (row,) = (await here.site.get("/health-monitoring/logs?event_type=operator"))["logs"]
+    assert row["message"] == f"alice acknowledged node_offline of {PROD}: part is ordered"
     assert (await here.run("ack", "999", "--author", "alice")).exit_code == 1
 
 

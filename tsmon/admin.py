@@ -130,7 +130,8 @@ class Admin:
         alert_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
         if not alert_id.isdecimal() or not author:
             raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
-        alert = await self._monitor.acknowledge(int(alert_id), author)
+        reason = clean_text(str(data.get("reason", "")), 200)
+        alert = await self._monitor.acknowledge(int(alert_id), author, reason)
         if alert is None:
             raise ApiError(404, "not_found", f"no open alert has the id {alert_id}")
         return web.json_response(

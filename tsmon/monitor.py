@@ -251,8 +251,8 @@ class Monitor:
     def drain_pings(self) -> list[PingFigures]:
         return self._pings.drain()
 
-    async def acknowledge(self, alert_id: int, author: str) -> Alert | None:
-        """An operator takes care of an alert; None when none of that id is open."""
+    async def acknowledge(self, alert_id: int, author: str, reason: str = "") -> Alert | None:
+        """An operator takes care of an alert until it ends; None when none of that id is open."""
         async with self._lock:
             now = self._clock.now()
             alert = self._rules.book.acknowledge(alert_id, author, now)
@@ -263,8 +263,11 @@ class Monitor:
                 self._roles_fitted.pop(node.role.key if node else "", None)
                 self._republish(missing_roles=self._missing_roles(self.view.nodes))
             words = f"{author} acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"
+            words += f": {reason}" if reason else ""
             told = self._rules.book.take()
-            event = self.event("operator", "ok", words, action="ack", alert_id=str(alert_id), author=author)
+            event = self.event(
+                "operator", "ok", words, action="ack", alert_id=str(alert_id), author=author, reason=reason
+            )
             await self._finish(Batch(), [event, *told.events], told)
             return alert
 
