@@ -298,7 +298,7 @@ def test_alerts_are_told_with_their_length() -> None:
     ]
     lines = drawn(report(fake)).splitlines()
     assert lines[1].endswith("; 2 alerts")
-    assert lines[-2] == "critical chocolate-factory is offline  14 h"
+    assert lines[-2] == "critical #7 chocolate-factory is offline  14 h"
     assert lines[-1] == "warning  monitor_isolated  acknowledged by bob"
 
 

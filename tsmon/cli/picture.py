@@ -180,6 +180,7 @@ def _alert(alert: dict[str, Any], now: float) -> "Text":
     severity = plain(alert.get("severity"), 10)
     since = when(alert.get("since")) or when(alert.get("fired_at"))
     line = Text(f"{severity:8} ", style=SEVERITY_STYLES.get(severity, ""))
+    line.append(f"#{plain(alert.get('id'), 12)} ", style="dim")  # for tsmon ack and silence
     line.append(plain(alert.get("message") or alert.get("kind"), 200))
     line.append(f"  {length_words(now - since)}" if since is not None else "", style="dim")
     if alert.get("acknowledged_by"):
