@@ -46,6 +46,7 @@ scenarios: $(VENV)/.dev ## what people are told in scripted outages: a table
 bench: $(VENV)/.dev ## benchmarks: a table and JSON
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.influx
+	$(BIN)/python -m bench.stream
 
 lock: $(VENV)/.dev ## make the hashed locks anew
 	$(BIN)/pip install --quiet uv

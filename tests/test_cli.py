@@ -299,7 +299,7 @@ def test_alerts_are_told_with_their_length() -> None:
     lines = drawn(report(fake)).splitlines()
     assert lines[1].endswith("; 2 alerts")
     assert lines[-2] == "critical #7 chocolate-factory is offline  14 h"
-    assert lines[-1] == "warning  monitor_isolated  acknowledged by bob"
+    assert lines[-1] == "warning  #7 monitor_isolated  acknowledged by bob"
 
 
 def test_a_large_tailnet_is_cut_with_a_word() -> None:
