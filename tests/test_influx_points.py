@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.influx_server import Point, read_line
 from tsmon.collector import Sample
 from tsmon.influx.points import MOST_BYTES, MOST_LINES, event_lines_of, lines_of, pack, unpack
-from tsmon.influx.verdicts import Action, bad_lines, judge, seconds_to_wait
+from tsmon.influx.verdicts import MOST_PATIENCE, Action, bad_lines, judge
+from tsmon.retry import seconds_to_wait
 from tsmon.state import Event
 from tsmon.status import clean_hostname, clean_text
 
@@ -133,7 +134,7 @@ def test_retry_after_in_seconds_or_as_a_date() -> None:
         "Wed, 21 Oct 2015 07:27:00 GMT": 0,
         "Wed, 21 Oct 2099 07:28:00 GMT": 600,
     }.items():
-        assert seconds_to_wait(text, now) == seconds, text
+        assert seconds_to_wait(text, now, MOST_PATIENCE) == seconds, text
 
 
 @given(st.integers(100, 599), HOSTILE, st.none() | HOSTILE, st.none() | HOSTILE)

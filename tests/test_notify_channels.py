@@ -24,7 +24,7 @@ from tsmon.clock import Clock
 from tsmon.config import Channel, Secret
 from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
 from tsmon.notify.desk import News
-from tsmon.notify.http import Poster, seconds_to_wait
+from tsmon.notify.http import Poster
 from tsmon.notify.notice import Entry, Notice
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.services import AppriseService, without_secrets
@@ -171,13 +171,6 @@ async def test_nobody_there_may_come_back(unused_tcp_port: int) -> None:
     outcome = await poster.post(b"{}")
     assert (outcome.delivered, outcome.refused) == (False, False)
     await poster.close()
-
-
-def test_retry_after_may_be_a_date() -> None:
-    assert seconds_to_wait("Mon, 21 Sep 2026 15:13:30 GMT", 1_790_003_600.0) == 10.0
-    assert seconds_to_wait("Mon, 21 Sep 2026 15:13:30 GMT", 1_790_103_600.0) == 0.0
-    assert seconds_to_wait("99999", 0.0) == 3600.0
-    assert seconds_to_wait("soon", 0.0) == 0.0
 
 
 def test_a_body_is_bounded() -> None:

@@ -1,10 +1,10 @@
 """What the answer to a write means (the table of docs/influxdb.md); pure."""
 
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import NamedTuple
 
+from tsmon.retry import seconds_to_wait
 from tsmon.status import clean_text
 
 MOST_PATIENCE = 600.0
@@ -63,24 +63,12 @@ def judge(status: int, reason: str, message: str | None, retry_after: str | None
     if status == 422 or (status == 400 and (message or "").startswith(_PARTIAL)):
         return Verdict(Action.PARTLY, words)
     if status == 429 or status >= 500:
-        wait = seconds_to_wait(retry_after, now)
+        wait = seconds_to_wait(retry_after, now, MOST_PATIENCE)
         return Verdict(Action.RETRY, words, wait=wait, unsure=status == 500)
     remedy = _REMEDIES.get(status, "")
     if status < 400 or (status == 404 and message is None):
         remedy = "that is not InfluxDB's answer: check influx.url, and any proxy before it"
     return Verdict(Action.FIX, f"{words} ({remedy})" if remedy else words, token=status in (401, 403))
-
-
-def seconds_to_wait(retry_after: str | None, now: float) -> float:
-    """Seconds of a Retry-After header (a number or a date), 0 to `MOST_PATIENCE`; 0 without one."""
-    text = (retry_after or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MOST_PATIENCE)
-    try:
-        until = parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return 0.0
-    return min(max(0.0, until - now), MOST_PATIENCE)
 
 
 def bad_lines(message: str, lines: Sequence[str]) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """POST of JSON to a channel's URL: the one place that maps HTTP to an Outcome."""
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
 from tsmon.clock import Clock
 from tsmon.notify.outcome import DELIVERED, Outcome
+from tsmon.retry import seconds_to_wait
 from tsmon.status import clean_text
 
 _TIMEOUT = 15.0
@@ -51,7 +51,8 @@ class Poster:
                 words = clean_text((await response.content.read(_MOST_BYTES)).decode("utf-8", "replace"), 120)
                 error = f"answered {response.status}" + (f": {words}" if words else "")
                 refused = 300 <= response.status < 500 and response.status not in _TEMPORARY
-                wait = seconds_to_wait(response.headers.get("Retry-After", ""), self._clock.wall())
+                asked = response.headers.get("Retry-After")
+                wait = seconds_to_wait(asked, self._clock.wall(), _LONGEST_ASKED)
                 return Outcome(False, error, refused, wait)
         except TimeoutError:
             return Outcome(False, f"no answer within {_TIMEOUT:g} s")
@@ -63,15 +64,3 @@ class Poster:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
-
-
-def seconds_to_wait(retry_after: str, now: float) -> float:
-    """Seconds of a Retry-After header (a number or a date), at most an hour; 0 without one."""
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_ASKED)
-    try:
-        until = parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return 0.0
-    return min(max(0.0, until - now), _LONGEST_ASKED)
