@@ -206,7 +206,7 @@ async def test_the_drawer_of_a_node_has_its_own_address(page: Page, here: Site) 
     await page.locator("#windows button[value='90d']").click()
     await expect(page.locator("#windows button[value='90d']")).to_have_attribute("aria-pressed", "true")
     await page.locator("#drawer-close").click()
-    assert "node=" not in page.url
+    await expect(page).not_to_have_url(re.compile("node="))
     await page.go_back()
     await expect(page.locator("#drawer-title")).to_have_text("git")
     await page.reload()
