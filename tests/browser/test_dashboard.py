@@ -316,6 +316,22 @@ async def test_it_says_when_tsmon_does_not_answer(here: Site, context: BrowserCo
     await expect(page.locator("#live-text")).to_have_text("live")
     await here.daemon.stop()
     await expect(page.locator("#live")).to_have_attribute("data-state", "stale")
+    await expect(page.locator("#headline")).to_contain_text("tsmon does not answer since", timeout=15_000)
+    await expect(page.locator("#favicon")).to_have_attribute("href", "web/unknown.svg")
+    assert (await page.title()).startswith("? tsmon does not answer")
+
+
+async def test_an_event_has_an_address(page: Page, here: Site) -> None:
+    here.tailnet.off("alices-laptop")
+    await here.poll()
+    entry = page.locator("#log li", has_text="dev is online")
+    await entry.locator("a").first.click()
+    await expect(page).to_have_url(re.compile(r"event=\d+"))
+    await expect(page.locator("#log li").first).to_contain_text("dev is online")
+    await expect(page.locator("#log li").first).to_have_attribute("aria-current", "true")
+    await page.locator("#newest").click()
+    await expect(page.locator("#log li").first).to_contain_text("alices-laptop")
+    await expect(page).not_to_have_url(re.compile("event="))
 
 
 async def test_it_polls_where_the_stream_is_kept_back(here: Site, context: BrowserContext) -> None:

@@ -87,7 +87,7 @@ export function latencyChart(answer, onZoom) {
     svg.append(draw("polyline", { points: run.map((point) => `${x(Date.parse(point[0]))},${y(point[1])}`).join(" ") }));
   }
   zoomable(svg, { left, width, time: (at) => first + ((at - left) / (width - left)) * span }, onZoom);
-  box.append(svg, make("figcaption", {}, `min ${milliseconds(answer.min)} · avg ${milliseconds(answer.avg)} · p95 ${milliseconds(answer.p95)} · max ${milliseconds(answer.max)}`
+  box.append(svg, make("figcaption", {}, `min ${milliseconds(answer.min)} · avg ${milliseconds(answer.avg)} · p95 ${milliseconds(answer.p95)} · longest ping ${milliseconds(answer.max)}`
     + (answer.loss_percentage === null ? "" : ` · lost ${answer.loss_percentage} %`) + " · drag to zoom"));
   return box;
 }

@@ -12,6 +12,7 @@ export class Log {
   constructor(filters) {
     this.filters = filters; // () => the query
     this.page = 1;
+    this.from = 0; // the event that the address names: the log begins with it
     this.newest = 0;
     this.arrived = new Map(); // id of an event that came while the page was open -> when
     this.turn = 0;
@@ -29,15 +30,18 @@ export class Log {
   async refresh() {
     const turn = ++this.turn;
     // Later pages stand still while new events arrive.
-    const before = this.page > 1 && this.newest ? { before: this.newest + 1 } : {};
+    const first = this.from || (this.page > 1 ? this.newest : 0);
+    const before = first ? { before: first + 1 } : {};
     const { answer } = await read("logs", { ...this.filters(), ...before, page: this.page });
     if (turn !== this.turn) return;
     const fresh = Number(answer.logs[0]?.id ?? 0);
     const known = this.newest;
-    if (this.page === 1) this.newest = fresh;
-    if (known) for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
+    if (this.page === 1 && !this.from) this.newest = fresh;
+    if (known && !this.from) for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
     replace($("log"), ...answer.logs.map((event) => entry(event, Date.now() - (this.arrived.get(event.id) ?? 0) < 3000)));
     const { page, total_pages: pages, total_entries: total, has_next: next, has_prev: previous } = answer.pagination;
+    if (this.from) $(`event-${this.from}`)?.setAttribute("aria-current", "true");
+    $("newest").hidden = !this.from;
     $("no-log").hidden = answer.logs.length > 0;
     $("page").textContent = total ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries` : "";
     $("older").disabled = !next;
@@ -55,7 +59,7 @@ export class Log {
 }
 
 export const entry = (event, isNew = false) => make("li", { class: isNew ? "new" : null, id: `event-${event.id}` },
-  at(event.timestamp),
+  make("a", { href: `?event=${event.id}`, title: "A link to this event" }, at(event.timestamp)),
   pill(event.severity),
   make("span", { class: "type" }, event.event_type),
   make("span", { class: "text" }, ...about(event, event.message)));

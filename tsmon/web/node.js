@@ -55,7 +55,7 @@ export class Drawer {
       const [buckets, hours] = WINDOWS[this.window];
       const [uptime, history, latency, events] = await Promise.all([
         read(`uptime/${path}`, { hours }).catch(() => null),
-        read("history", { window: this.window, buckets, q: node.hostname }).catch(() => null),
+        read("history", { window: this.window, buckets, q: node.hostname, limit: 200 }).catch(() => null),
         read(`latency/${path}`, { window: this.window }).catch(() => null),
         read("logs", { node_id: node.id, checks: false }).catch(() => null),
       ]);
@@ -64,7 +64,7 @@ export class Drawer {
       this.latency = latency?.answer;
       this.showLatency();
       replace($("node-events"), ...(events?.answer.logs.length ? events.answer.logs.map((event) => entry(event)) : [make("li", { class: "empty" }, "Nothing has happened to it yet.")]));
-      for (const link of $("node-events").querySelectorAll("[data-node]")) link.replaceWith(link.textContent);
+      for (const link of $("node-events").querySelectorAll("a")) link.replaceWith(...link.childNodes);
     } catch (error) {
       replace($("drawer-state"), make("p", { class: "empty" }, error.status === 404 ? `The tailnet has no node ${name}, and tsmon has known none.` : error.message));
     }

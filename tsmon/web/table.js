@@ -43,13 +43,16 @@ export class Table {
     const wanted = this.inView();
     const fresh = new Map();
     this.box.setAttribute("aria-busy", "true");
-    for (const number of wanted) {
-      const { answer, total } = await read("nodes", { ...this.query(), fields: FIELDS, limit: PAGE, offset: number * PAGE });
-      if (turn !== this.turn) return;
-      fresh.set(number, answer);
-      this.total = total;
+    try {
+      for (const number of wanted) {
+        const { answer, total } = await read("nodes", { ...this.query(), fields: FIELDS, limit: PAGE, offset: number * PAGE });
+        if (turn !== this.turn) return;
+        fresh.set(number, answer);
+        this.total = total;
+      }
+    } finally {
+      if (turn === this.turn) this.box.removeAttribute("aria-busy");
     }
-    this.box.removeAttribute("aria-busy");
     this.pages = fresh;
     this.show();
     await this.loadBars();
@@ -123,7 +126,7 @@ export class Table {
     const bar = this.bars.get(node.id);
     return make("div", attributes,
       cell("state", pill(node.state), node.flapping ? make("span", { class: "note", title: "comes and goes" }, "flapping") : null),
-      cell("host", nodeLink(node.hostname), node.critical ? make("span", { class: "note" }, "critical") : null, node.silenced_until ? make("span", { class: "note" }, "silenced") : null),
+      cell("host", nodeLink(node.hostname), node.critical ? make("span", { class: "note", title: "critical" }, "★", make("span", { class: "hide" }, "critical")) : null, node.silenced_until ? make("span", { class: "note" }, "silenced") : null),
       cell("type", node.node_type),
       cell("ip", node.ip ? make("button", { type: "button", class: "copy", "data-copy": node.ip, title: "Copy the address" }, node.ip) : "–"),
       cell("os", node.os),

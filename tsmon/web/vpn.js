@@ -6,10 +6,12 @@ import { loadSparks, showCritical, showSummary } from "./first.js";
 import { Log, TYPES } from "./log.js";
 import { Drawer } from "./node.js";
 import { Table } from "./table.js";
-import { tickAll } from "./words.js";
+import { clock, tickAll } from "./words.js";
 
 const FIELDS = ["q", "state", "node_type", "tag", "sort", "severity", "event_type", "log_host", "log_q"];
 const CHECKS = ["project_only", "checks"];
+const EVENT = "event";
+const LOST_AFTER = 5000; // a restart is over sooner
 const value = (id) => $(id).value;
 
 const table = new Table(
@@ -51,10 +53,27 @@ async function refresh() {
   }
 }
 
+let lostSince = 0; // when tsmon stopped answering
+
 function state(word, text = word) {
   $("live").dataset.state = word;
   $("live-text").textContent = text;
   document.body.dataset.live = word;
+  if (word !== "stale") lostSince = 0;
+  else if (!lostSince) lostSince = Date.now();
+  showLost();
+}
+
+// A page without tsmon must not go on saying that all is well: what it shows is what was known once.
+function showLost() {
+  if (!lostSince || Date.now() - lostSince < LOST_AFTER) return;
+  const words = `tsmon does not answer since ${clock(new Date(lostSince).toISOString())}`;
+  $("headline").textContent = words;
+  $("headline").dataset.status = "unknown";
+  $("blind").hidden = false;
+  $("blind").textContent = "The last known state is below.";
+  $("favicon").setAttribute("href", "web/unknown.svg");
+  document.title = `? ${words} · tsmon`;
 }
 
 // -- the address bar ---------------------------------------------------------------------------------------
@@ -64,6 +83,7 @@ function remember(push = false) {
   for (const id of FIELDS) if (value(id)) query.set(id, value(id));
   for (const id of CHECKS) if ($(id).checked) query.set(id, "1");
   if (drawer.name !== null) query.set("node", drawer.name);
+  if (log.from) query.set(EVENT, log.from);
   const text = query.size ? `?${query}` : location.pathname;
   if (text !== (location.search || location.pathname)) history[push ? "pushState" : "replaceState"](null, "", text);
 }
@@ -73,6 +93,7 @@ function recall() {
   for (const id of FIELDS) $(id).value = query.get(id) ?? "";
   for (const id of CHECKS) $(id).checked = ["1", "true", "yes"].includes((query.get(id) ?? "").toLowerCase());
   showSort();
+  log.from = /^[1-9]\d{0,15}$/.test(query.get(EVENT) ?? "") ? Number(query.get(EVENT)) : 0;
   if (query.get("node")) drawer.open(query.get("node"));
   else drawer.close();
 }
@@ -111,8 +132,8 @@ const attempt = (work) => work().catch((error) => state("stale", `no answer from
 
 for (const id of ["q", "tag"]) $(id).addEventListener("input", () => soon(() => { remember(); attempt(() => table.ask()); }, 150));
 for (const id of ["state", "node_type", "project_only"]) $(id).addEventListener("input", () => { remember(); attempt(() => table.ask()); });
-for (const id of ["severity", "event_type", "checks"]) $(id).addEventListener("input", () => { log.page = 1; remember(); attempt(() => log.refresh()); });
-for (const id of ["log_host", "log_q"]) $(id).addEventListener("input", () => soon(() => { log.page = 1; remember(); attempt(() => log.refresh()); }, 150));
+for (const id of ["severity", "event_type", "checks"]) $(id).addEventListener("input", () => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); });
+for (const id of ["log_host", "log_q"]) $(id).addEventListener("input", () => soon(() => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); }, 150));
 for (const button of document.querySelectorAll("[data-sort]")) {
   button.addEventListener("click", () => {
     const name = button.dataset.sort;
@@ -154,6 +175,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 $("theme").addEventListener("click", () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
+$("newest").addEventListener("click", () => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); });
 addEventListener("popstate", () => { recall(); attempt(() => table.ask()); });
 
 $("event_type").append(...TYPES.map((type) => make("option", {}, type)));
@@ -166,4 +188,4 @@ new Live((kind) => {
   nudge = setTimeout(refresh, kind === "refresh" ? 0 : 200);
 }, state);
 refresh();
-setInterval(tickAll, 5000);
+setInterval(() => { tickAll(); showLost(); }, 2000);
