@@ -20,6 +20,7 @@ from tsmon.collector import Sample
 from tsmon.config import ConfigError, InfluxSettings, Secret
 from tsmon.demo.servers import serving
 from tsmon.influx import Influx
+from tsmon.influx.outbox import Contents
 from tsmon.store import Store
 
 SAMPLES = [
@@ -340,6 +341,29 @@ async def test_a_lag_is_told(fake: FakeInflux, influx: Influx, monkeypatch: pyte
     assert "answered 503" in influx.lag_error
     fake.refusing = None
     await until(lambda: not influx.lag_error)
+
+
+async def test_what_is_being_sent_is_among_what_waits(
+    fake: FakeInflux, chosen: InfluxSettings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples that came between the count and the look for the oldest were sent, but not counted: while they
+    failed, no lag was told."""
+    fake.refusing = Answer(503)
+    influx = Influx(chosen, store, Clock())
+    count, counted = influx._outbox.contents, 0
+
+    async def count_then_put() -> Contents:
+        nonlocal counted
+        found = await count()
+        counted += 1
+        if counted == 1:
+            await influx.put_samples(300.0, SAMPLES)
+        return found
+
+    monkeypatch.setattr(influx._outbox, "contents", count_then_put)
+    async with sending(influx):
+        await until(lambda: influx.error)
+        assert influx.contents.requests == 1
 
 
 async def test_the_wrong_url_answers_html_and_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

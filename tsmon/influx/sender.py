@@ -153,8 +153,10 @@ class Influx:
         """The request to be sent; new events go into the outbox before. Raises StoreError."""
         while await self._outbox.take_events():
             pass
+        row = await self._outbox.oldest()
+        # Counted after: what is being sent is among what waits.
         self._contents = await self._outbox.contents()
-        return await self._outbox.oldest()
+        return row
 
     async def _rest(self) -> None:
         """Until there are samples, or it is time to look for events."""
