@@ -3,6 +3,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait more than they work. A file's tests stay together (some share a server), in their order: the
+# longest files come first.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test check e2e browser screenshots scenarios bench lock clean
 
@@ -24,7 +27,7 @@ run: $(VENV)/.run ## watch the tailnet of this machine, or the demo tailnet when
 	@$(BIN)/tsmon run --or-demo
 
 test: $(VENV)/.dev ## all tests that need no external server
-	$(BIN)/pytest -m "not server and not e2e and not browser"
+	$(BIN)/pytest $(PARALLEL) -m "not server and not e2e and not browser"
 
 check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -32,7 +35,7 @@ check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/mypy
 
 e2e: $(VENV)/.dev ## tests against real servers: socat, InfluxDB, Prometheus, tailscaled, headscale
-	$(BIN)/pytest -m "server or e2e"
+	$(BIN)/pytest $(PARALLEL) -m "server or e2e"
 
 browser: $(VENV)/.dev ## the dashboard in a real Chromium
 	$(BIN)/pytest -m browser

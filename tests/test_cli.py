@@ -35,7 +35,7 @@ WHEN = 1_789_999_200.0  # 2026-09-21T14:00:00Z
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith("TSMON_"):
+        if name.startswith("TSMON_") or name in ("COLUMNS", "LINES"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

@@ -91,7 +91,8 @@ class Script:
             # An outage and its alert may be told in either order; among themselves there is one order.
             for of_alerts in (True, False):
                 assert _only(found[subject], of_alerts) == _only(self.told[subject], of_alerts), (
-                    f"{tsmon.source}: {subject}: told {found[subject]}, played {self.told[subject]}"
+                    f"{tsmon.source}: {subject}: told {found[subject]}, played {self.told[subject]}; "
+                    f"times {[round(e.timestamp % 3600) for e in tsmon.events if _subject(e) == subject]}"
                 )
 
     def compare_blindness(self, tsmon: Watching) -> None:
