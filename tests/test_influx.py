@@ -155,7 +155,7 @@ async def test_a_server_that_hangs_or_is_not_there_holds_nobody_up(
         await until(lambda: influx.error == "no answer in time")
         async with asyncio.timeout(1):
             await influx.put_samples(600.0, SAMPLES)
-        await until(lambda: len(fake.stored) == 4)
+        await until(lambda: len(fake.stored) == 4 and not influx.error)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         gone = msgspec.structs.replace(chosen, url=f"http://127.0.0.1:{unused.getsockname()[1]}")

@@ -1,6 +1,7 @@
 """A real tailnet on loopback: headscale and tailscaleds from PATH or `TSMON_E2E_BIN`."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -162,6 +163,16 @@ class RealTailnet:
         """The IDs of the nodes by the names that the control server gave them."""
         rows = json.loads(await self.headscale("nodes", "list", "-o", "json"))
         return {row["given_name"]: str(row["id"]) for row in rows}
+
+    async def all_back(self, *names: str) -> None:
+        """Wait until a control server that was just booted has these nodes online."""
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(AssertionError):  # it may not answer yet
+                    rows = json.loads(await self.headscale("nodes", "list", "-o", "json"))
+                    if {row["given_name"] for row in rows if row.get("online")} >= set(names):
+                        return
+                await asyncio.sleep(0.2)
 
     def boot_headscale(self) -> None:
         self._spawn("headscale", program("headscale"), "-c", str(self.dir / "config.yaml"), "serve")

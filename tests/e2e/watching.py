@@ -21,9 +21,6 @@ POLL = 5.0
 PING = 10.0
 OFFLINE_AFTER = 5.0
 BLIND_AFTER = 6.0
-GRACE = 15.0
-"""Long enough for nodes to come back to a restarted control server on a busy machine: until then it calls them
-offline, and after it tsmon believes it."""
 SHELL = "busybox" if shutil.which("busybox") else "dash"
 """What runs the handler; the official image's shell is busybox."""
 
@@ -152,7 +149,7 @@ async def _daemon(source: str, url: str, directory: Path) -> AsyncIterator[Watch
             poll_interval=f"{POLL:g}s",
             ping_interval=f"{PING:g}s",
             ping_timeout="1s",
-            reconnect_grace=f"{GRACE:g}s",
+            reconnect_grace="5s",
             offline_after=f"{OFFLINE_AFTER:g}s",
             blind_after=f"{BLIND_AFTER:g}s",
         ),
