@@ -1,19 +1,25 @@
 """`make scenarios`: scripted tailnets in virtual time, and what people would have been told.
 
 Each scenario keeps its own truth: when each machine was really down. Messages and uptime are held against it.
+With `--real` the rows that take less than an hour are played in real time, all at once.
 """
 
 import argparse
+import asyncio
 import json
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.harness import TEAM, World
-from tests.virtual import run_virtual
+from tests.influx_server import TOKEN, Answer, FakeInflux
+from tests.virtual import VirtualClock, run_virtual
+from tsmon.demo.servers import serving
 from tsmon.history import EmbeddedHistory
 from tsmon.notify.notice import OUTAGES
 
@@ -39,8 +45,9 @@ class Score(NamedTuple):
 class Play:
     """A world, and the truth about it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, influx: FakeInflux | None = None) -> None:
         self.world = world
+        self.influx = influx
         self.begun: float | None = None
         self.outages: dict[str, list[list[float | None]]] = {}
         self.blind: list[list[float | None]] = []
@@ -163,6 +170,9 @@ class Play:
         return wall - self.world.clock.start
 
 
+_OURS = ("nodes", "influx", "days", "long")
+"""Options that are not settings of tsmon: nodes beside the usual ones; an InfluxDB; it takes a day or more; or
+minutes even in virtual time."""
 Script = Callable[[Play], Awaitable[None]]
 SCRIPTS: dict[str, tuple[Script, dict[str, Any]]] = {}
 
@@ -295,12 +305,27 @@ async def suspended(play: Play) -> None:
     play.changes.clear()  # the hour itself is unknown; the rest is in the message
 
 
-@scenario("a day of random life, 1,000 nodes", nodes=1000, poll_interval="30s")
+@scenario("InfluxDB away for a day, one node off meanwhile", influx=True, days=True)
+async def influx_away(play: Play) -> None:
+    assert play.influx is not None
+    play.influx.refusing = Answer(503)
+    await play.world.run(8 * 3600)
+    play.down(PROD)
+    await play.world.run(8 * 3600)
+    play.up(PROD)
+    await play.world.run(8 * 3600)
+    play.influx.refusing = None
+    await play.world.run(600)
+    grid = {point.time for point in play.influx.points() if point.measurement == "tailscale_health"}
+    assert len(grid) >= 24 * 12, f"{len(grid)} grid times arrived"
+
+
+@scenario("a day of random life, 1,000 nodes", nodes=1000, poll_interval="30s", days=True)
 async def day(play: Play) -> None:
     await _life(play, 86400.0, 40)
 
 
-@scenario("a week of random life, 1,000 nodes", nodes=1000, poll_interval="1m", long=True)
+@scenario("a week of random life, 1,000 nodes", nodes=1000, poll_interval="1m", days=True, long=True)
 async def week(play: Play) -> None:
     await _life(play, 7 * 86400.0, 200)
 
@@ -326,27 +351,45 @@ async def _life(play: Play, seconds: float, deaths: int) -> None:
     await play.world.run(700)
 
 
-async def play_one(name: str, directory: Path) -> Score:
+async def play_one(name: str, directory: Path, clock: VirtualClock | None = None) -> Score:
     """One scenario from its beginning to its score."""
     script, options = SCRIPTS[name]
-    given = {key: value for key, value in options.items() if key not in ("nodes", "long")}
-    world = World(directory, toml=TEAM, **given)
-    for n in range(options.get("nodes", 0)):
-        world.tailnet.add(f"node-{n:04}", notify=False, tags=["tag:server", f"tag:rack-{n // 500}"])
-    await world.start()
-    play = Play(world)
-    try:
+    given = {key: value for key, value in options.items() if key not in _OURS}
+    async with AsyncExitStack() as stack:
+        influx = None
+        if options.get("influx"):
+            influx = FakeInflux()
+            url = await stack.enter_async_context(serving(influx.application()))
+            given |= {"influx__url": url, "influx__token": TOKEN, "influx__org": "home"}
+        world = World(directory, toml=TEAM, clock=clock, **given)
+        for n in range(options.get("nodes", 0)):
+            world.tailnet.add(f"node-{n:04}", notify=False, tags=["tag:server", f"tag:rack-{n // 500}"])
+        await world.start()
+        stack.push_async_callback(world.kill)
+        if influx is not None:
+            world.connect_influx()
+        play = Play(world, influx)
         await world.run(121)
         await script(play)
         return await play.score(name)
-    finally:
-        await world.kill()
 
 
 def scores(names: Iterable[str]) -> Iterable[Score]:
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
             yield run_virtual(play_one(name, Path(directory)))
+
+
+async def scores_in_real_time(names: Iterable[str]) -> list[Score]:
+    """All at once: the longest takes less than an hour."""
+    start = time.time() - asyncio.get_running_loop().time()
+    with tempfile.TemporaryDirectory() as directory:
+        return await asyncio.gather(
+            *(
+                play_one(name, Path(directory) / str(number), VirtualClock(start))
+                for number, name in enumerate(names)
+            )
+        )
 
 
 def show(rows: Iterable[Score]) -> list[Score]:
@@ -371,13 +414,20 @@ def show(rows: Iterable[Score]) -> list[Score]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scenarios")
     parser.add_argument("--long", action="store_true", help="the week, too (some minutes)")
+    parser.add_argument("--real", action="store_true", help="in real time (about 40 minutes)")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    names = [name for name, (_, options) in SCRIPTS.items() if chosen.long or not options.get("long")]
-    if chosen.json:
-        json.dump([row._asdict() for row in scores(names)], sys.stdout, indent=1)
+    rows: Iterable[Score]
+    if chosen.real:
+        short = [name for name, (_, options) in SCRIPTS.items() if not options.get("days")]
+        rows = asyncio.run(scores_in_real_time(short))
     else:
-        show(scores(names))
+        names = [name for name, (_, options) in SCRIPTS.items() if chosen.long or not options.get("long")]
+        rows = scores(names)
+    if chosen.json:
+        json.dump([row._asdict() for row in rows], sys.stdout, indent=1)
+    else:
+        show(rows)
 
 
 if __name__ == "__main__":

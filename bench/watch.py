@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import time
+from pathlib import Path
 
 
 class LoopWatch:
@@ -30,3 +31,9 @@ class LoopWatch:
 def peak_mib() -> float:
     """Of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def pss_mib() -> float:
+    """What this process holds of the machine's memory now (Linux: shared pages count in part)."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024

@@ -17,6 +17,7 @@ from tsmon.collector import Collector, Sample
 from tsmon.config import Settings, load
 from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history import EmbeddedHistory
+from tsmon.influx import Influx
 from tsmon.monitor import Monitor, Published
 from tsmon.notify.notifier import Notifier
 from tsmon.notify.outcome import DELIVERED, Outcome
@@ -62,10 +63,16 @@ class World:
     """A tailnet, a state directory, and tsmon when it runs."""
 
     def __init__(
-        self, state_dir: Path, *names: str, bus: bool = False, toml: str = TEAM, **values: Any
+        self,
+        state_dir: Path,
+        *names: str,
+        bus: bool = False,
+        toml: str = TEAM,
+        clock: VirtualClock | None = None,
+        **values: Any,
     ) -> None:
         """`toml` is the configuration file; its only channel is `team`, which records."""
-        self.clock = VirtualClock()
+        self.clock = clock or VirtualClock()
         self.tailnet = SimTailnet(self.clock)
         for name in names or ("git", "dev", "chocolate-factory", "alices-laptop"):
             self.tailnet.add(name)
@@ -136,6 +143,18 @@ class World:
     def messages(self, channel: str = "team") -> list[str]:
         """The titles of the messages that a channel got."""
         return [message.title for message in self.told_to.get(channel, [])]
+
+    def connect_influx(self) -> Influx:
+        """What the daemon does with an InfluxDB: samples to the outbox, its lag to the rules."""
+        influx = Influx(self.settings.influx, self.store, self.clock)
+        self.collector.put_samples = influx.put_samples
+
+        async def look() -> None:
+            async for _ in self.clock.ticks(5.0):
+                self.monitor.influx_error = influx.lag_error
+
+        self.background(influx.run(), look())
+        return influx
 
     def background(self, *jobs: Coroutine[Any, Any, None]) -> None:
         """Run these as well until tsmon ends."""

@@ -11,6 +11,8 @@ MESSAGES = {
     "the peer map empty for one poll": 0,
     "the peer map empty for good: the nodes are gone": 1,
     # tsmon is blind, then sees that one has died.
+    # The outage, and InfluxDB's own alert.
+    "InfluxDB away for a day, one node off meanwhile": 4,
     "control lost 10 min, the peers frozen, one dies meanwhile": 4,
 }
 SHORT = [name for name, (_, options) in SCRIPTS.items() if not options.get("long")]

@@ -8,24 +8,10 @@ from tests.harness import World, running
 from tests.influx_server import HANG, RESET, TOKEN, Answer, FakeInflux, refusal
 from tests.virtual import virtual
 from tsmon.demo.servers import serving
-from tsmon.influx import Influx
 
 HOUR = 3600.0
 NODES = 5
 """Those of a World and the monitor itself."""
-
-
-def connect(world: World) -> Influx:
-    """What the daemon does with an InfluxDB: samples to the outbox, its lag to the rules."""
-    influx = Influx(world.settings.influx, world.store, world.clock)
-    world.collector.put_samples = influx.put_samples
-
-    async def look() -> None:
-        async for _ in world.clock.ticks(5.0):
-            world.monitor.influx_error = influx.lag_error
-
-    world.background(influx.run(), look())
-    return influx
 
 
 def alert_times(world: World, event_type: str) -> list[float]:
@@ -44,7 +30,7 @@ async def test_row_25_influxdb_refuses_for_a_day(tmp_path: Path) -> None:
         serving(fake.application()) as url,
         running(tmp_path, influx__url=url, influx__token=TOKEN, influx__org="home") as world,
     ):
-        connect(world)
+        world.connect_influx()
         await world.run(650)
         assert len(fake.kept()) == 2 * NODES
         for hours, answer in (
@@ -66,7 +52,7 @@ async def test_row_25_influxdb_refuses_for_a_day(tmp_path: Path) -> None:
         assert alert_times(world, "alert_resolved") == []
         await world.restart(after=60)
         fake.refusing = None
-        influx = connect(world)
+        influx = world.connect_influx()
         await world.run(600)
         assert influx.readiness()["requests_waiting"] == 0
         assert len(alert_times(world, "alert_resolved")) == 1

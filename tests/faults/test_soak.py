@@ -1,0 +1,36 @@
+"""Days on end in virtual time: what tsmon counts, keeps and takes of the machine.
+
+`TSMON_TEST_SOAK_DAYS` says how many (a tenth of one in the ordinary run, three in CI: that is what memory and
+retention need to show).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DAYS = os.environ.get("TSMON_TEST_SOAK_DAYS", "0.1")
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_late_or_growing() -> None:
+    # A process of its own: its memory is measured.
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.soak", "--days", DAYS, "--json"],
+        check=False,  # what is amiss is in its output
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    assert done.stdout, done.stderr
+    played = json.loads(done.stdout)
+    assert played["faults"] == []
+    assert played["offs"] > 0
+    assert played["messages"] > 0
+    if float(DAYS) >= 3:
+        assert played["blinds"] > 0
+        assert len(played["memory_mib"]) > 3
