@@ -171,8 +171,8 @@ class Play:
 
 
 _OURS = ("nodes", "influx", "days", "long")
-"""Options that are not settings of tsmon: nodes beside the usual ones; an InfluxDB; it takes a day or more; or
-minutes even in virtual time."""
+"""Options that are not settings of tsmon: nodes beside the usual ones; an InfluxDB; days if it takes a day or
+more; long if it takes minutes even in virtual time."""
 Script = Callable[[Play], Awaitable[None]]
 SCRIPTS: dict[str, tuple[Script, dict[str, Any]]] = {}
 

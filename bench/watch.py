@@ -1,6 +1,8 @@
 """How long the event loop is blocked, and how much memory a process has taken."""
 
 import asyncio
+import ctypes
+import gc
 import resource
 import time
 from pathlib import Path
@@ -31,6 +33,15 @@ class LoopWatch:
 def peak_mib() -> float:
     """Of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def give_back_memory() -> None:
+    """What is free inside this process goes back to the machine, as far as its C library can: what is left
+    is in use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def pss_mib() -> float:
