@@ -23,7 +23,7 @@ ALERT_KINDS = (
 )
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
+class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A condition that lasts. Replaced, never changed; stored at every step."""
 
     id: int

@@ -13,7 +13,7 @@ NoticeKind = Literal["alert", "update", "recovery", "reminder", "quiet_over", "c
 OUTAGES = ("node_offline", "node_detached", "node_missing", "node_flapping")
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One alert in a notice. The alert itself is looked up when the message is written: by then it may have
     ended."""
 
@@ -23,7 +23,7 @@ class Entry(msgspec.Struct, frozen=True):
     """How the condition was confirmed (control plane, pings)."""
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message to one channel."""
 
     key: str
