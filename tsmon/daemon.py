@@ -22,6 +22,7 @@ from tsmon.choice import ChosenHistory
 from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Collector
 from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
+from tsmon.connections import IDLE_SECONDS, Connections, raise_limit
 from tsmon.heartbeat import Heartbeat
 from tsmon.influx import Influx, InfluxReader, ReadError
 from tsmon.logging import configure
@@ -81,6 +82,7 @@ class Daemon:
         self._admin: Admin
         self._metrics: Metrics
         self._runner: web.AppRunner | None = None
+        self._connections = Connections()
         self._stopping = asyncio.Event()
         self._stopped = False
         self._begun = time.monotonic()
@@ -139,15 +141,15 @@ class Daemon:
 
     async def _listen(self) -> None:
         host, port = self.settings.address
+        app = self.api.application([Route("/metrics", self._metrics.metrics, "Prometheus text", str)])
+        app.on_response_prepare.append(self._connections.make_room)
         self._runner = web.AppRunner(
-            self.api.application([Route("/metrics", self._metrics.metrics, "Prometheus text", str)]),
-            access_log=None,
-            shutdown_timeout=1.0,
-            keepalive_timeout=30.0,
+            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE_SECONDS
         )
         await self._runner.setup()
+        assert self._runner.server is not None  # noqa: S101 (setup made it)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            bound = await self._connections.listen(self._runner.server, host, port)
         except OSError as error:
             await self._runner.cleanup()
             await self.store.close()
@@ -156,7 +158,6 @@ class Daemon:
                 f"listen: {self.settings.listen} cannot be used: {error.strerror or error}"
                 " (is another tsmon running there? see --listen)"
             ) from None
-        bound = self._runner.addresses[0]
         self.url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
 
     def _start_loops(self) -> None:
@@ -172,6 +173,7 @@ class Daemon:
             ("watch", collector.run_watch, float("inf")),
             ("prune", self._run_prune, float("inf")),
             ("look", self._run_look, float("inf")),
+            ("connections", self._connections.run, float("inf")),
         ]
         jobs += [(name, run, float("inf")) for name, run in self.notifier.loops()]
         jobs.append(("notify", self.notifier.run, float("inf")))
@@ -409,6 +411,7 @@ class Daemon:
         log.info("stopping")
         try:
             async with asyncio.timeout(STOP_SECONDS - 0.5):
+                self._connections.close()
                 await self.api.live.close()
                 await self.loops.stop()
                 await self.monitor.stop()
@@ -462,6 +465,7 @@ async def _run_demo(settings: Settings, nodes: int) -> None:
 
 
 def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    raise_limit()
     try:
         asyncio.run(make())
     except StartError as error:

@@ -24,6 +24,14 @@ SETTINGS = (
 )
 
 
+class RefusedError(Exception):
+    """The API answered with an error."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class Whole:
     """A running tsmon, the tailnet it watches, its log and its database."""
 
@@ -61,7 +69,10 @@ class Whole:
     async def get(self, path: str, timeout: float = 5.0) -> Any:
         limit = aiohttp.ClientTimeout(total=timeout)
         async with aiohttp.ClientSession(timeout=limit) as client, client.get(self.url + path) as response:
-            return await response.json()
+            answer = await response.json()
+        if isinstance(answer, dict) and "error" in answer:
+            raise RefusedError(answer["error"]["code"])
+        return answer
 
     async def states(self) -> dict[str, str]:
         nodes = await self.get("/health-monitoring/nodes?project_only=false")
