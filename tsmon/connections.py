@@ -25,17 +25,10 @@ MOST_BUFFERED = 64 * 1024 * 1024
 """Bytes of answers that may wait for slow clients, all together."""
 RESERVED = 128
 """Descriptors kept for the source, the database, channels and commands."""
-_WANTED = 8192
+_BACKLOG = 512
+"""Connections that may wait to be accepted: one more waits a second for its next try (asyncio says 100)."""
 _SWEEP_INTERVAL = 5.0
 _LOG_INTERVAL = 60.0
-
-
-def raise_limit() -> None:
-    """Take as many descriptors as may be needed, as far as this process may (1,024 is a common default)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Stalled(NamedTuple):
@@ -59,7 +52,7 @@ class Connections:
         self._web = server
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._failed)
-        self._server = await loop.create_server(self._accept, host, port)
+        self._server = await loop.create_server(self._accept, host, port, backlog=_BACKLOG)
         address: tuple[Any, ...] = self._server.sockets[0].getsockname()
         return address
 

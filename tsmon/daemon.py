@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from tsmon import __version__
+from tsmon import __version__, process
 from tsmon.admin import Admin
 from tsmon.api import Api, Readiness
 from tsmon.backlog import Backlog
@@ -22,7 +22,7 @@ from tsmon.choice import ChosenHistory
 from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Collector
 from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
-from tsmon.connections import IDLE_SECONDS, Connections, raise_limit
+from tsmon.connections import IDLE_SECONDS, Connections
 from tsmon.heartbeat import Heartbeat
 from tsmon.influx import Influx, InfluxReader, ReadError
 from tsmon.logging import configure
@@ -465,7 +465,7 @@ async def _run_demo(settings: Settings, nodes: int) -> None:
 
 
 def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    raise_limit()
+    process.prepare()
     try:
         asyncio.run(make())
     except StartError as error:

@@ -1,0 +1,188 @@
+"""Connections that idle, drip or do not read are given up; those that read slowly are not."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp import web
+
+from tsmon.connections import Connections
+from tsmon.process import prepare
+
+LARGE = 16 * 1024 * 1024
+"""More than the system takes off a sender's hands."""
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Door:
+    def __init__(self, connections: Connections, server: web.Server, port: int) -> None:
+        self.connections = connections
+        self.server = server
+        self.port = port
+
+    async def ask(self, path: str) -> Streams:
+        """A client that sends a request and reads only when it is told to."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4096)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return reader, writer
+
+    def waiting(self) -> int:
+        return sum(
+            handler.transport.get_write_buffer_size()
+            for handler in self.server.connections
+            if handler.transport is not None
+        )
+
+    async def until(self, done: Callable[[], Any]) -> None:
+        async with asyncio.timeout(10):
+            while not done():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def door(idle: float = 30.0, **limits: Any) -> AsyncIterator[Door]:
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(LARGE))
+
+    async def small(_: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    connections = Connections(**limits)
+    app = web.Application()
+    app.router.add_get("/large", large)
+    app.router.add_get("/small", small)
+    app.on_response_prepare.append(connections.make_room)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=idle, shutdown_timeout=0.1)
+    await runner.setup()
+    assert runner.server is not None
+    address = await connections.listen(runner.server, "127.0.0.1", 0)
+    try:
+        yield Door(connections, runner.server, address[1])
+    finally:
+        connections.close()
+        await runner.cleanup()
+        asyncio.get_running_loop().set_exception_handler(None)
+
+
+async def close(*clients: Streams) -> None:
+    for _, writer in clients:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /sm", b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_who_sends_no_whole_request_is_closed(sent: bytes) -> None:
+    """Nothing, a part, or one and then nothing more."""
+    async with door(idle=0.2) as here:
+        client = await asyncio.open_connection("127.0.0.1", here.port)
+        client[1].write(sent)
+        begun = asyncio.get_running_loop().time()
+        async with asyncio.timeout(5):
+            answer = await client[0].read()
+        assert asyncio.get_running_loop().time() - begun >= 0.2
+        assert (b"here" in answer) is sent.endswith(b"\r\n\r\n")
+        await close(client)
+
+
+async def test_a_dripped_request_does_not_hold_a_connection() -> None:
+    async with door(idle=0.3) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+
+        async def drip() -> None:
+            for letter in "GET /small HTTP/1.1":
+                writer.write(letter.encode())
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        dripping.cancel()
+        await close((reader, writer))
+
+
+async def test_who_takes_nothing_is_cut_off_and_a_slow_reader_is_not() -> None:
+    async with door(patience=30.0) as here:
+        stalled, slow = await here.ask("/large"), await here.ask("/large")
+        await here.until(lambda: here.waiting() > LARGE)
+        for now in range(0, 40, 10):
+            here.connections.sweep(1000.0 + now)
+            before = here.waiting()
+            while here.waiting() == before and here.waiting() > LARGE // 2:
+                await slow[0].read(65536)
+        await here.until(lambda: len(here.server.connections) == 1)
+        async with asyncio.timeout(10):
+            while here.waiting():
+                await slow[0].read(1 << 20)
+        here.connections.sweep(2000.0)
+        assert len(here.server.connections) == 1
+        await close(stalled, slow)
+
+
+async def test_what_waits_is_bounded_and_the_largest_goes_first() -> None:
+    async with door(most_buffered=3 * LARGE // 2) as here:
+        first = await here.ask("/large")
+        await here.until(lambda: here.waiting() > LARGE // 4)
+        second = await here.ask("/large")
+        await here.until(lambda: here.waiting() > LARGE)
+        third = await here.ask("/small")
+        await here.until(lambda: here.waiting() < LARGE)
+        async with asyncio.timeout(5):
+            assert b"200" in await third[0].readline()
+        assert len(here.server.connections) == 2
+        await close(first, second, third)
+
+
+async def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (130, 1000))  # 128 of them reserved
+    async with door() as here:
+        with structlog.testing.capture_logs() as lines:
+            held = [await here.ask("/small") for _ in range(2)]
+            await here.until(lambda: len(here.server.connections) == 2)
+            for _ in range(3):
+                client = await here.ask("/small")
+                async with asyncio.timeout(5):
+                    answer = await client[0].read()
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"too_many_connections" in answer
+                await close(client)
+            await close(*held)
+            await here.until(lambda: not here.server.connections)
+            after = await here.ask("/small")
+            async with asyncio.timeout(5):
+                assert b"200" in await after[0].readline()
+            await close(after)
+    assert [line["event"] for line in lines] == ["connections_full"]
+
+
+async def test_a_failing_accept_is_one_line_and_another_fault_is_shown() -> None:
+    loop = asyncio.get_running_loop()
+    shown: list[dict[str, Any]] = []
+    async with door():
+        with structlog.testing.capture_logs() as lines, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(loop), "default_exception_handler", lambda _, context: shown.append(context))
+            for _ in range(200):
+                words = "socket.accept() out of system resource"
+                loop.call_exception_handler(
+                    {"message": words, "exception": OSError(24, "Too many open files")}
+                )
+            loop.call_exception_handler({"message": "Task exception was never retrieved"})
+    assert [line["event"] for line in lines] == ["descriptors_exhausted"]
+    assert [context["message"] for context in shown] == ["Task exception was never retrieved"]
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_.append(limits))
+    for limits in (
+        (1024, 4096),
+        (1024, 500_000),
+        (1024, resource.RLIM_INFINITY),
+        (8192, 8192),
+        (20_000, 20_000),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
+        prepare()
+    assert set_ == [(4096, 4096), (8192, 500_000), (8192, resource.RLIM_INFINITY)]
