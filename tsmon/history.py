@@ -81,11 +81,7 @@ def _each(
 ) -> dict[str, T]:
     """`work` for each node. Nodes that kept one state all through the window share one result."""
     observed, own = _observed(db, start)
-    nodes: dict[int, tuple[str, float]] = {
-        num: (id_, first_seen)
-        for num, id_, first_seen in db.execute("SELECT num, id, first_seen FROM nodes")
-        if node_ids is None or id_ in node_ids
-    }
+    nodes = _nodes(db, node_ids)
     shared: dict[str, T] = {}
     found: dict[str, T] = {}
     for num, spans in _spans(db, start, end, nodes if node_ids is not None else None):
@@ -104,6 +100,16 @@ def _each(
         if id_ not in found:
             found[id_] = work([], observed, first_seen)
     return found
+
+
+def _nodes(db: sqlite3.Connection, node_ids: Collection[str] | None) -> dict[int, tuple[str, float]]:
+    """ID and first sighting of the nodes, by number."""
+    query, given = "SELECT num, id, first_seen FROM nodes", tuple(node_ids or ())
+    if node_ids is not None and len(given) <= _CHUNK:
+        rows = db.execute(f"{query} WHERE id IN ({','.join('?' * len(given))})", given)
+    else:
+        rows = db.execute(query)
+    return {num: (id_, seen) for num, id_, seen in rows if node_ids is None or id_ in node_ids}
 
 
 def _observed(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[str, ObservedTime]]:

@@ -64,39 +64,59 @@ class Snapshot(msgspec.Struct, frozen=True):
     per_node: bool
 
 
+Encoder = Callable[[CollectorRegistry], bytes]
+
+
 class Metrics:
-    """The route; a scrape is made in a thread."""
+    """The route; a scrape is made in threads, its nodes once for as long as nothing about them changes."""
 
     def __init__(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
         """`take` gives the present snapshot."""
         self._take = take
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
+        self._lock = asyncio.Lock()
+        self._told: tuple[Snapshot, str, bytes] | None = None
 
     async def metrics(self, request: web.Request, _: Mapping[str, Any]) -> web.StreamResponse:
         """Handles GET /metrics."""
         snapshot = await self._take()
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        data = await asyncio.to_thread(lambda: encode(_Registry(snapshot, self._process)))
-        response = await reply(request, Body(data, "text/plain"), {"Vary": "Accept, Accept-Encoding"})
+        nodes = await self._of_nodes(snapshot, encode, content_type)
+        rest = await asyncio.to_thread(lambda: encode(_Registry(lambda: self._rest(snapshot))))
+        body = Body(nodes + rest, "text/plain")
+        response = await reply(request, body, {"Vary": "Accept, Accept-Encoding"})
         response.headers["Content-Type"] = content_type  # with the version of the format
         return response
 
+    async def _of_nodes(self, snapshot: Snapshot, encode: Encoder, content_type: str) -> bytes:
+        if not snapshot.per_node:
+            return b""
+        async with self._lock:  # scrapers that come at once share the work
+            if self._told is not None:
+                told, kind, data = self._told
+                if told.view is snapshot.view and told.figures is snapshot.figures and kind == content_type:
+                    return data
+            data = await asyncio.to_thread(lambda: encode(_Registry(lambda: _nodes(snapshot))))
+            data = data.removesuffix(b"# EOF\n")  # of OpenMetrics: more follows
+            self._told = snapshot, content_type, data
+            return data
+
+    def _rest(self, snapshot: Snapshot) -> Iterator[Metric]:
+        yield from _tailnet(snapshot)
+        yield from _own(snapshot.own)
+        yield from self._process.collect()
+
 
 class _Registry(CollectorRegistry):
-    """A registry of one scrape: the encoders ask it to collect."""
+    """What the encoders take: they ask it to collect."""
 
-    def __init__(self, snapshot: Snapshot, process: CollectorRegistry) -> None:
+    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
         super().__init__()
-        self._snapshot = snapshot
-        self._process_registry = process
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        yield from _tailnet(self._snapshot)
-        if self._snapshot.per_node:
-            yield from _nodes(self._snapshot)
-        yield from _own(self._snapshot.own)
-        yield from self._process_registry.collect()
+        return self._families()
 
 
 def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
