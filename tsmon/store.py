@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 
 from tsmon.batch import Batch, Loaded, apply_batch, load_all, prune_step
+from tsmon.rescue import Marks, check, copy_out, is_whole, marks, set_aside
 from tsmon.schema import APPLICATION_ID, MIGRATIONS
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 READ_SECONDS = 10.0
 """How long one reading query may run."""
+_TOUCHED = "deleted, replaced or written by somebody else while tsmon was running"
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -51,7 +53,8 @@ class Store:
         self._open_readers: list[sqlite3.Connection] = []
         self._generation = 0
         self._db: sqlite3.Connection | None = None
-        self._inode = 0
+        self._marks: Marks = ()
+        self._closing = False
         self._nums: dict[str, int] = {}
 
     @classmethod
@@ -89,16 +92,21 @@ class Store:
         return await self.write(lambda db: prune_step(db, oldest, oldest_latency))
 
     async def close(self) -> None:
-        """Finish the queue of writes and close the file."""
+        """Finish the queue of writes and close the file: the last connection that closes it must be one that
+        writes, then all of it is in one file."""
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._close_readers)
         await loop.run_in_executor(self._writer, self._disconnect)
         await loop.run_in_executor(None, self._shut)
 
-    def _shut(self) -> None:
-        self._writer.shutdown()
+    def _close_readers(self) -> None:
+        self._closing = True
         self._readers.shutdown()
         for db in self._open_readers:
             db.close()
+
+    def _shut(self) -> None:
+        self._writer.shutdown()
         self._lock_file.close()
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
@@ -131,14 +139,12 @@ class Store:
                     f"{len(MIGRATIONS)}): update tsmon, or give it another state_dir"
                 )
             if self.path.stat().st_size < 64 * 1024 * 1024:
-                found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if found != "ok":
-                    raise _corrupt(found)
+                check(db)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             _migrate(db, version)
-            self._inode = self.path.stat().st_ino
             self._nums = dict(db.execute("SELECT id, num FROM nodes"))
+            self._marks = marks(self.path)
             self._generation += 1
         except (StoreError, sqlite3.DatabaseError):
             db.close()
@@ -158,59 +164,55 @@ class Store:
             if self._db is None:
                 self._connect()
             assert self._db is not None  # noqa: S101 (_connect sets it or raises)
-            return _transaction(self._db, work)
+            try:
+                return _transaction(self._db, work)
+            finally:
+                self._marks = marks(self.path)
         except sqlite3.DatabaseError as error:
             emptied = self.path.exists() and self.path.stat().st_size == 0
             if _code(error) in _CORRUPT or (emptied and _code(error) == sqlite3.SQLITE_IOERR):
-                self._disconnect()
-                self._set_aside(str(error))
-                self._connect()
-                raise StoreRenewedError(self.report) from None
+                self._begin_anew(str(error))
             raise StoreError(self._words(error)) from None
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}") from None
 
     def _look_after_file(self) -> None:
-        """The file was deleted or replaced under the running process: what the open connection still holds is
-        written to a new file, so that nothing is lost."""
+        """The files were deleted, replaced or written under the running process: what the open connection
+        still holds goes into a new one."""
         if self._db is None:
             return
-        try:
-            if self.path.stat().st_ino == self._inode:
-                return
-        except FileNotFoundError:
-            pass
+        now = marks(self.path)
+        if now == self._marks:
+            return
+        if is_whole(self._db, self.path, self._marks, now):
+            self._marks = marks(self.path)
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.path.exists():
-            self._set_aside("it was replaced while tsmon was running")
-        rescued = self.path.with_name(f"{self.path.name}.rescued")
-        rescued.unlink(missing_ok=True)
         try:
-            self._db.execute("VACUUM INTO ?", (str(rescued),))
+            rescued = copy_out(self._db, self.path)
         except sqlite3.DatabaseError as error:
-            self._disconnect()
-            self._connect()
-            self.report = f"{self.path} was deleted under tsmon and could not be rescued: {error}"
-            raise StoreRenewedError(self.report) from None
+            if _code(error) not in _CORRUPT and error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHORT_READ:
+                raise
+            self._begin_anew(f"it was {_TOUCHED}, and not all could be saved: {error}")
         self._disconnect()
-        for ending in ("-wal", "-shm"):
-            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        kept = set_aside(self.path)
         rescued.rename(self.path)
         self._connect()
-        self.report = (
-            f"{self.path} was deleted or replaced under tsmon: it was written anew, nothing was lost"
-        )
-        log.error("database_rescued", path=str(self.path))
+        words = f"; what lay there is kept as {kept}*" if kept else ""
+        self.report = f"{self.path} was {_TOUCHED}: it was written anew, nothing was lost{words}"
+        log.error("database_rescued", path=str(self.path), kept_as=kept)
+
+    def _begin_anew(self, why: str) -> NoReturn:
+        self._disconnect()
+        self._set_aside(why)
+        self._connect()
+        raise StoreRenewedError(self.report)
 
     def _set_aside(self, why: str) -> None:
-        """Rename a broken database with its companions; never delete it."""
-        name = f"{self.path.name}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        for ending in ("", "-wal", "-shm"):
-            companion = self.path.with_name(self.path.name + ending)
-            if companion.exists():
-                companion.rename(self.path.with_name(name + ending))
-        self.report = f"{self.path} was broken ({why}): it is kept as {name}, and a new history was begun"
-        log.error("database_set_aside", path=str(self.path), kept_as=name, reason=why)
+        kept = set_aside(self.path)
+        words = f"it is kept as {kept}" if kept else "nothing of it is left"
+        self.report = f"{self.path} was broken ({why}): {words}, and a new history was begun"
+        log.error("database_set_aside", path=str(self.path), kept_as=kept, reason=why)
 
     def _words(self, error: sqlite3.Error) -> str:
         remedies = {
@@ -229,14 +231,15 @@ class Store:
         deadline = time.monotonic() + timeout
         try:
             db = self._reader()
-            db.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            db.set_progress_handler(lambda: self._closing or time.monotonic() > deadline, 10_000)
             return work(db)
         except sqlite3.DatabaseError as error:
-            self._local.db = None
+            self._forget_reader()
             raise StoreError(self._words(error)) from None
 
     def _reader(self) -> sqlite3.Connection:
         if getattr(self._local, "db", None) is None or self._local.generation != self._generation:
+            self._forget_reader()
             db = sqlite3.connect(
                 f"file:{self.path}?mode=ro",
                 uri=True,
@@ -248,6 +251,14 @@ class Store:
             self._open_readers.append(db)
             self._local.db, self._local.generation = db, self._generation
         return self._local.db  # type: ignore[no-any-return]
+
+    def _forget_reader(self) -> None:
+        """Close this thread's connection: the next one may do better, and must not add up to open files."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        self._local.db = None
+        if db is not None:
+            self._open_readers.remove(db)
+            db.close()
 
 
 def _lock(state_dir: Path) -> Any:
@@ -276,12 +287,6 @@ def _lock(state_dir: Path) -> Any:
 def _code(error: BaseException) -> int:
     """The primary result code of SQLite."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _corrupt(words: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(words)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
 
 
 def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
