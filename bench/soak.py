@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, MutableMapping
+from collections.abc import Coroutine, Iterable, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from tsmon.daemon import Daemon
 from tsmon.demo.servers import serving
 from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.monitor import Published
+from tsmon.store import Store
 
 DAY = 86400.0
 NODES = 1000
@@ -131,7 +132,7 @@ class Life:
         async with asyncio.TaskGroup() as gone:
             while True:
                 await self._clock.sleep(self._pace.change_every)
-                name = self._standing.pop(self._chance.randrange(len(self._standing) - 200))
+                name = self._standing.pop(self._chance.randrange((len(self._standing) + 1) // 2))
                 self._tailnet.off(name)
                 self.offs += 1
                 gone.create_task(self._come_back(name))
@@ -185,24 +186,32 @@ class Ear:
         return web.Response(status=204)
 
 
-async def play(pace: Pace, clock: Clock, directory: Path) -> Played:
-    """Run it to its end."""
+async def play(
+    pace: Pace,
+    clock: Clock,
+    directory: Path,
+    *,
+    nodes: int = NODES,
+    tags: Sequence[str] = ("tag:server",),
+    config: str = _CONFIG,
+) -> Played:
+    """Run it to its end; `tags` are those of most nodes."""
     ear = Ear()
     structlog.configure(processors=[ear.line], cache_logger_on_first_use=False)
     tailnet = SimTailnet(clock)
     created = clock.wall() - DAY
     for name in ("git", "dev", "chocolate-factory"):
         tailnet.add(name, created=created)
-    for n in range(NODES - 4):
-        tailnet.add(f"node-{n:04}", notify=False, tags=["tag:server"], created=created)
+    for n in range(nodes - 4):
+        tailnet.add(f"node-{n:04}", notify=False, tags=list(tags), created=created)
     life = Life(tailnet, clock, pace)
     hook = web.Application()
     hook.router.add_post("/", ear.message)
     real = time.monotonic()
     async with serving(hook) as url:
-        config = directory / "tsmon.toml"
-        config.write_text(f'{_CONFIG}[[notify]]\nname = "hook"\nurl = "webhook+{url}/"\n')
-        settings = load(config, {}, {})
+        path = directory / "tsmon.toml"
+        path.write_text(f'{config}[[notify]]\nname = "hook"\nurl = "webhook+{url}/"\n')
+        settings = load(path, {}, {})
         daemon = Daemon(settings, directory, clock=clock, source=SimSource(tailnet))
         await daemon.start()
         begun = clock.now()
@@ -215,7 +224,7 @@ async def play(pace: Pace, clock: Clock, directory: Path) -> Played:
             life.run(),
             life.darken(),
             _ask(daemon.url, clock, pace.ask_every),
-            _measure(clock, pace.measure_every, directory / "tsmon.db", memory, size),
+            _measure(clock, pace.measure_every, daemon.store, memory, size),
         )
         try:
             await _for(clock, pace.length + 1.0, jobs)
@@ -276,12 +285,17 @@ async def _ask(url: str, clock: Clock, every: float) -> None:
             await clock.sleep(every)
 
 
-async def _measure(clock: Clock, every: float, path: Path, memory: list[float], size: list[float]) -> None:
+async def _measure(clock: Clock, every: float, store: Store, memory: list[float], size: list[float]) -> None:
     await clock.sleep(0.01 * every)  # what was asked for meanwhile is answered
     async for _ in clock.ticks(every):
         give_back_memory()
         memory.append(round(pss_mib(), 1))
-        size.append(round(path.stat().st_size / 2**20, 2))  # noqa: ASYNC240 (a benchmark may)
+        pages, each = await store.read(lambda db: [_pragma(db, "page_count"), _pragma(db, "page_size")])
+        size.append(round(pages * each / 2**20, 2))
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def _read(db: sqlite3.Connection, since: float) -> tuple[float, float, float]:

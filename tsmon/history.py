@@ -1,13 +1,23 @@
 """The embedded history answered: uptime, bars, outages and latency from spans and observed time."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from tsmon.batch import LatencyRow
 from tsmon.store import Store
-from tsmon.uptime import Bars, ObservedTime, Outage, Span, Uptime, calculate_uptime, make_bars, outages
+from tsmon.uptime import (
+    Bars,
+    ObservedTime,
+    Outage,
+    Span,
+    Stretch,
+    Uptime,
+    calculate_uptime,
+    make_bars,
+    outages,
+)
 
 T = TypeVar("T")
 _OPEN = float("inf")
@@ -30,7 +40,7 @@ class EmbeddedHistory:
     ) -> dict[str, Uptime]:
         """Uptime and coverage of each node over the window. Raises StoreError."""
 
-        def one(spans: list[Span], observed: ObservedTime, first_seen: float) -> Uptime:
+        def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Uptime:
             return calculate_uptime(spans, observed, start, end, first_seen)
 
         return await self._store.read(lambda db: _each(db, start, end, node_ids, one))
@@ -40,7 +50,7 @@ class EmbeddedHistory:
 
         window = bounds[0], bounds[-1]
 
-        def one(spans: list[Span], observed: ObservedTime, first_seen: float) -> Bars:
+        def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Bars:
             return make_bars(spans, observed, bounds, first_seen)
 
         return await self._store.read(lambda db: _each(db, *window, node_ids, one), timeout=30.0)
@@ -77,22 +87,22 @@ def _each(
     start: float,
     end: float,
     node_ids: Collection[str] | None,
-    work: Callable[[list[Span], ObservedTime, float], T],
+    work: Callable[[list[Stretch], ObservedTime, float], T],
 ) -> dict[str, T]:
     """`work` for each node. Nodes that kept one state all through the window share one result."""
     observed, own = _observed(db, start)
     nodes = _nodes(db, node_ids)
     shared: dict[str, T] = {}
     found: dict[str, T] = {}
-    for num, spans in _spans(db, start, end, nodes if node_ids is not None else None):
+    for num, spans in _spans(db, start, end, nodes if node_ids is not None else None).items():
         if num not in nodes:
             continue
         id_, first_seen = nodes[num]
-        quiet = len(spans) == 1 and spans[0].start <= start and spans[0].end >= end and first_seen <= start
+        state, begin, until = spans[0]
+        quiet = len(spans) == 1 and begin <= start and until >= end and first_seen <= start
         if not quiet or id_ in own:
             found[id_] = work(spans, own.get(id_, observed), first_seen)
             continue
-        state = spans[0].state
         if state not in shared:
             shared[state] = work(spans, observed, first_seen)
         found[id_] = shared[state]
@@ -125,17 +135,20 @@ def _observed(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[
 
 def _spans(
     db: sqlite3.Connection, start: float, end: float, nums: Collection[int] | None
-) -> Iterator[tuple[int, list[Span]]]:
+) -> dict[int, list[Stretch]]:
     """Each node's spans that touch the window, in order; open ones end never."""
-    base = (
-        "SELECT node, state, start, coalesce(end, 9e999) FROM spans"
-        " WHERE (end IS NULL OR end > ?) AND start < ?"
-    )
+    columns = "SELECT node, state, start, coalesce(end, 9e999) FROM spans WHERE start < ?"
     wanted = sorted(nums) if nums is not None else []
     if nums is not None and len(wanted) <= _CHUNK:
         marks = ",".join("?" * len(wanted))
-        rows = db.execute(f"{base} AND node IN ({marks}) ORDER BY node, start", (start, end, *wanted))
+        query = f"{columns} AND (end IS NULL OR end > ?) AND node IN ({marks}) ORDER BY node, start"
+        rows = db.execute(query, (end, start, *wanted)).fetchall()
     else:
-        rows = db.execute(f"{base} ORDER BY node, start", (start, end))
-    for num, group in groupby(rows, key=lambda row: int(row[0])):
-        yield num, [Span(*row[1:]) for row in group]
+        # By their ends, which have an index: what ended before the window is not even looked at. The spans
+        # of a node do not overlap, so that this is their order, too; the open one is the last.
+        rows = db.execute(f"{columns} AND end > ? ORDER BY end", (end, start)).fetchall()
+        rows += db.execute(f"{columns} AND end IS NULL", (end,))
+    found: dict[int, list[Stretch]] = defaultdict(list)
+    for row in rows:
+        found[row[0]].append(row[1:])
+    return found

@@ -20,6 +20,10 @@ class Span(NamedTuple):
     end: float
 
 
+Stretch = tuple[str, float, float]
+"""What a Span holds; a month of all nodes has so many that their class would cost a third of the time."""
+
+
 class Uptime(msgspec.Struct, frozen=True):
     """What a window says of one node; seconds."""
 
@@ -60,6 +64,8 @@ class ObservedTime:
             else:
                 self.starts.append(start)
                 self.ends.append(end)
+        self._asked: Sequence[float] = ()
+        self._answered: list[float] = []
         self._before = [0.0]
         for start, end in zip(self.starts, self.ends, strict=True):
             self._before.append(self._before[-1] + end - start)
@@ -69,7 +75,14 @@ class ObservedTime:
         at = bisect_right(self.starts, time) - 1
         if at < 0:
             return 0.0
-        return self._before[at] + min(time, self.ends[at]) - self.starts[at]
+        end = self.ends[at]
+        return self._before[at] + (time if time < end else end) - self.starts[at]
+
+    def until_each(self, times: Sequence[float]) -> list[float]:
+        """Observed seconds before each of `times`; kept, since one node after the other asks for the same."""
+        if self._asked != times:
+            self._asked, self._answered = times, [self.until(time) for time in times]
+        return self._answered
 
     def between(self, start: float, end: float) -> float:
         """Observed seconds of the stretch."""
@@ -81,16 +94,15 @@ class ObservedTime:
 
 
 def calculate_uptime(
-    spans: Sequence[Span], observed: ObservedTime, start: float, end: float, first_seen: float | None
+    spans: Sequence[Stretch], observed: ObservedTime, start: float, end: float, first_seen: float | None
 ) -> Uptime:
     """Uptime and coverage of one node in the window from `start` to `end`."""
     online = offline = 0.0
-    for span in spans:
-        seconds = observed.between(max(span.start, start), min(span.end, end))
-        if span.state == "online":
-            online += seconds
-        elif span.state == "offline":
-            offline += seconds
+    for state, begin, until in spans:
+        if state == "online":
+            online += observed.between(max(begin, start), min(until, end))
+        elif state == "offline":
+            offline += observed.between(max(begin, start), min(until, end))
     known = online + offline
     begin = end if first_seen is None else max(start, first_seen)
     there = max(end - begin, known, 0.0)
@@ -136,31 +148,45 @@ def outages(spans: Sequence[Span], start: float, end: float, now: float) -> list
 
 
 def make_bars(
-    spans: Sequence[Span], observed: ObservedTime, bounds: Sequence[float], first_seen: float | None
+    spans: Sequence[Stretch], observed: ObservedTime, bounds: Sequence[float], first_seen: float | None
 ) -> Bars:
-    """One bucket between each two neighbouring `bounds`."""
+    """One bucket between each two neighbouring `bounds`; `spans` are in order."""
+    marks, count = observed.until_each(bounds), len(bounds) - 1
+    online, offline = [0.0] * count, [0.0] * count
+    at, last, seen = 0, bounds[0], marks[0]  # `seen` is what was observed until `last`
+    for state, start, end in spans:
+        if state == "unknown" or end <= last:
+            continue
+        sums = online if state == "online" else offline
+        if start > last:
+            last, seen = start, observed.until(start)
+        while at < count and bounds[at + 1] <= last:
+            at += 1
+        while at < count and bounds[at + 1] < end:
+            sums[at] += marks[at + 1] - seen
+            at, seen = at + 1, marks[at + 1]
+        if at == count:
+            break
+        before, last, seen = seen, end, observed.until(end)
+        sums[at] += seen - before
+    return _bars(online, offline, bounds, first_seen)
+
+
+def _bars(
+    online: Sequence[float], offline: Sequence[float], bounds: Sequence[float], first_seen: float | None
+) -> Bars:
     letters: list[str] = []
     uptimes: list[float | None] = []
     coverages: list[float] = []
-    at = 0
-    for start, end in pairwise(bounds):
-        while at < len(spans) and spans[at].end <= start:
-            at += 1
-        online = offline = 0.0
-        spot = at
-        while spot < len(spans) and spans[spot].start < end:
-            span = spans[spot]
-            if span.state != "unknown":
-                seconds = observed.between(max(span.start, start), min(span.end, end))
-                if span.state == "online":
-                    online += seconds
-                else:
-                    offline += seconds
-            spot += 1
-        letters.append(_letter(online, offline, end, first_seen))
-        uptimes.append(percentage(online, online + offline))
-        begin = end if first_seen is None else min(end, max(start, first_seen))
-        coverages.append(percentage(online + offline, max(end - begin, online + offline)) or 0.0)
+    for up, down, (start, end) in zip(online, offline, pairwise(bounds), strict=True):
+        known = up + down
+        letters.append(_letter(up, down, end, first_seen))
+        uptimes.append(percentage(up, known) if down else 100.0 if up else None)
+        begin = start
+        if first_seen is None or first_seen > start:
+            begin = end if first_seen is None else min(end, first_seen)
+        there = end - begin
+        coverages.append(100.0 if 0 < there <= known else percentage(known, max(there, known)) or 0.0)
     return Bars(
         "".join(letters),
         None if all(uptime == 100 for uptime in uptimes) else uptimes,
