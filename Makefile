@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # longest files come first.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test check e2e browser screenshots scenarios bench lock clean
+.PHONY: help run test check e2e browser screenshots scenarios soak bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,10 +46,16 @@ screenshots: $(VENV)/.dev ## the pictures of the documents, anew (needs Chromium
 scenarios: $(VENV)/.dev ## what people are told in scripted outages: a table
 	$(BIN)/python -m bench.scenarios
 
-bench: $(VENV)/.dev ## benchmarks: a table and JSON
+soak: $(VENV)/.dev ## 30 simulated days of 1,000 nodes (20 minutes)
+	$(BIN)/python -m bench.soak --days 30
+
+bench: $(VENV)/.dev ## benchmarks: tables and JSON (half an hour)
 	$(BIN)/python -m bench
-	$(BIN)/python -m bench.influx
+	$(BIN)/python -m bench.resident
+	$(BIN)/python -m bench.routes
+	$(BIN)/python -m bench.history
 	$(BIN)/python -m bench.stream
+	$(BIN)/python -m bench.influx
 
 lock: $(VENV)/.dev ## make the hashed locks anew
 	$(BIN)/pip install --quiet uv

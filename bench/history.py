@@ -10,7 +10,6 @@ import json
 import random
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -110,7 +109,6 @@ def _fill(db: sqlite3.Connection, nodes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.history")
     parser.add_argument("--nodes", type=int, nargs="*", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     results: dict[int, dict[str, Any]] = {}
     for nodes in chosen.nodes:
@@ -118,12 +116,10 @@ def main() -> None:
         results[nodes]["growth, nobody is told, MiB a day"] = growth(nodes, [])
         results[nodes]["growth, each outage is told, MiB a day"] = growth(nodes, ["tag:server"])
     structlog.reset_defaults()
-    if chosen.json:
-        json.dump(results, sys.stdout, indent=1)
-        return
     print(f"{'the embedded history':<46}" + "".join(f"{nodes:>10,}" for nodes in results))
     for name in next(iter(results.values()), {}):
         print(f"{name:<46}" + "".join(f"{row[name]:>10}" for row in results.values()))
+    print(json.dumps({"history": results}))
 
 
 if __name__ == "__main__":

@@ -215,15 +215,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--polls", type=int, default=POLLS)
     parser.add_argument("--steady", type=float, default=STEADY)
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     results = {size: asyncio.run(measure(size, chosen.polls, chosen.steady)) for size in chosen.nodes}
-    if chosen.json:
-        json.dump(results, sys.stdout, indent=1)
-        return
     print(f"{'tsmon in a process of its own':<46}" + "".join(f"{size:>10,}" for size in results))
     for name in next(iter(results.values()), {}):
         print(f"{name:<46}" + "".join(f"{row[name]:>10}" for row in results.values()))
+    print(json.dumps({"resident": results}))
 
 
 if __name__ == "__main__":

@@ -130,20 +130,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.routes")
     parser.add_argument("--nodes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=2.0, help="for each route, and for its bare twin")
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     results = {}
     for nodes in chosen.nodes:
         with tempfile.TemporaryDirectory() as directory:
             results[nodes] = asyncio.run(measure(nodes, Path(directory), chosen.seconds))
-        if not chosen.json:
-            show(nodes, results[nodes])
-    if chosen.json:
-        rows = {
-            nodes: {name: row._asdict() for name, row in found.items()} for nodes, found in results.items()
-        }
-        json.dump(rows, sys.stdout, indent=1)
+        show(nodes, results[nodes])
+    rows = {nodes: {name: row._asdict() for name, row in found.items()} for nodes, found in results.items()}
+    print(json.dumps({"routes": rows}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How soon a change is known and told, and what it costs to tell 500 clients of the stream."""
 
 import asyncio
+import json
 import statistics
 import tempfile
 import time
@@ -85,6 +86,7 @@ def main() -> None:
             results[size] = asyncio.run(measure_stream(size, Path(directory)))
     for name in results[SIZES[0]]:
         print(f"{'stream: ' + name:<46}" + "".join(f"{row[name]:>10}" for row in results.values()))
+    print(json.dumps({"stream": results}))
 
 
 if __name__ == "__main__":
