@@ -1,7 +1,7 @@
 """The database file under a running process: whether somebody else touched it, and saving what was in it.
 
-SQLite notices none of it by itself: it goes on writing to a deleted file, and reading its cache of one that was
-truncated. Nothing here opens the file but through SQLite: closing it would drop SQLite's locks.
+SQLite notices none of it by itself: it goes on writing to a deleted file, and reading its cache of one that
+was truncated. Nothing here opens the file but through SQLite: closing it would drop SQLite's locks.
 """
 
 import sqlite3

@@ -102,21 +102,28 @@ async def _metrics(tsm: Whole) -> str:
         return await response.text()
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EIO, "the disk reports an I/O error"),
-        (errno.EROFS, "the disk"),
-    ],
-    ids=["ENOSPC", "EIO", "EROFS"],
-)
-async def test_writing_fails(number: int, words: str, preload: Path, tmp_path: Path) -> None:
-    async with failing(tmp_path, preload) as (tsm, control):
-        control.write_text(str(number))
-        await _lives_through(tsm, words)
-        control.unlink()
-        await _healed(tsm)
+FAULTS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EIO: "the disk reports an I/O error",
+    errno.EROFS: "the disk reports an I/O error",
+}
+
+
+async def test_writing_fails(preload: Path, tmp_path: Path) -> None:
+    """Three daemons at a time: each waits more than it works."""
+
+    async def one(number: int, words: str) -> None:
+        own = tmp_path / errno.errorcode[number]
+        own.mkdir()
+        async with failing(own, preload) as (tsm, control):
+            control.write_text(str(number))
+            await _lives_through(tsm, words)
+            control.unlink()
+            await _healed(tsm)
+
+    async with asyncio.TaskGroup() as group:
+        for number, words in FAULTS.items():
+            group.create_task(one(number, words), name=errno.errorcode[number])
 
 
 async def test_the_disk_is_full(small_disk: Path, tmp_path: Path) -> None:

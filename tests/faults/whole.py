@@ -18,6 +18,8 @@ from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
 
 NAMES = ("git", "dev", "db")
+LONGEST = 40.0
+"""Seconds that a daemon lives in these tests, whatever hangs."""
 SETTINGS = (
     'listen = "127.0.0.1:0"\npoll_interval = "1s"\noffline_after = "0s"\ngroup_wait = "0s"\n'
     'reconnect_grace = "0s"\nflapping.changes = 1000\n'
@@ -165,7 +167,7 @@ async def whole(
     async with serving(FakeLocalApi(tailnet).application(), socket) as source:
         config.write_text(f'{SETTINGS}source = "{source}"\n')
         command = ("run", "--config", str(config), "--state-dir", str(state))
-        async with tsmon(*command, **environ) as run:
+        async with asyncio.timeout(LONGEST), tsmon(*command, **environ) as run:
             found = Whole(run, tailnet, state)
             found.url = (await run.line("started"))["url"]
             draining = asyncio.create_task(found.drain())
