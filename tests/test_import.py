@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 from tests.harness import World, running
 from tests.influx2 import call, real_influx
 from tests.influx2 import program as influxd
+from tests.test_api import site
 from tests.virtual import START, run_virtual
 from tsmon.cli import main
+from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Sample
 from tsmon.influx.importing import Heard, read_line, spans_of
 from tsmon.influx.points import lines_of
@@ -216,7 +219,53 @@ async def opened_and_closed(state: Path) -> None:
     await (await Store.open(state)).close()
 
 
-def test_a_running_tsmon_is_left_alone(tmp_path: Path) -> None:
+async def test_a_running_tsmon_takes_them_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # real time, real state directory
+    for name in ("TSMON_STATE_DIR", "TSMON_SOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    before = (Clock().wall() // 60) * 60
+    async with site(tmp_path) as here:
+        file = tmp_path / "old.lp"
+        file.write_text(lines("GIT", [1] * 15 + [0] * 5, before) + lines("stranger", [1], before))
+        command = ("--state-dir", str(here.daemon.state_dir), str(file))
+        result = await asyncio.to_thread(run, *command)
+        assert result.exit_code == 0, result.output
+        assert "20 samples (nodes: 1) since" in result.output
+        assert "stranger" in result.output
+        assert "nothing new" in (await asyncio.to_thread(run, *command)).output
+        here.tailnet.change("git", routes=["192.0.2.0/24"])
+        await here.poll()  # the node is written anew by the monitor
+        node = await here.get("/health-monitoring/nodes/git")
+        assert node["first_seen"] == rfc3339(before - 6000 + 7)
+        uptime = await here.get("/health-monitoring/uptime/git?hours=24")
+        assert uptime["outages"] == 1
+        assert uptime["uptime_percentage"] == pytest.approx(75, abs=2)
+        log = await here.get("/health-monitoring/logs?event_type=operator")
+        assert log["logs"][0]["details"] == {"action": "import"}
+        stored = await here.daemon.store.load(0.0)
+        assert next(n for n in stored.nodes if n.hostname == "git").first_seen == before - 6000 + 7
+
+
+async def test_what_a_running_tsmon_cannot_take_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    async with site(tmp_path) as here:
+        for body, words in (
+            (b"{", "truncated"),
+            (b'{"interval": 0, "samples": {}}', "interval"),
+            (b'{"interval": 300, "samples": {"git": [[-5, true]]}}', "samples"),
+        ):
+            connector = aiohttp.UnixConnector(str(here.daemon.state_dir / "admin.sock"))
+            async with (
+                aiohttp.ClientSession(connector=connector) as client,
+                client.post("http://tsmon/import", data=body) as response,
+            ):
+                assert response.status == 400
+                assert words in (await response.json())["error"]["message"]
+
+
+def test_a_store_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
     watched(tmp_path)
 
     async def play() -> Result:

@@ -23,6 +23,8 @@ from tsmon.store import Store
 
 SOCKET = "admin.sock"
 _CHUNK = 2000
+_LARGEST_REQUEST = 512 * 1024 * 1024
+"""Bytes: years of another monitor's samples. Only the owner reaches the socket."""
 
 _EXPORTS = {
     "events": "SELECT id, timestamp, recorded_at, event_type, severity, node_id, hostname, node_type,"
@@ -83,10 +85,12 @@ class Admin:
         reload: Callable[[], Awaitable[str]],
         readiness: Callable[[], Mapping[str, Any]],
         put_lines: Callable[[bytes], Awaitable[bool]],
+        import_samples: Callable[[bytes], Awaitable[dict[str, Any]]],
     ) -> None:
         """`reload` applies the configuration anew and returns a line about it; it raises ConfigError.
-        `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there; it
-        raises ValueError."""
+        `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there;
+        `import_samples` makes history of another monitor's and says what came of it; both raise
+        ValueError."""
         self._monitor = monitor
         self._store = store
         self._messages = messages
@@ -94,12 +98,13 @@ class Admin:
         self._reload = reload
         self._readiness = readiness
         self._put_lines = put_lines
+        self._import_samples = import_samples
         self._runner: web.AppRunner | None = None
         self._path: Path | None = None
 
     async def start(self, state_dir: Path) -> None:
         """Listen on `admin.sock` in the state directory, for its owner only."""
-        app = web.Application(middlewares=[errors])
+        app = web.Application(middlewares=[errors], client_max_size=_LARGEST_REQUEST)
         app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
@@ -111,6 +116,7 @@ class Admin:
         app.router.add_post("/notify/enable", self._notify_enable)
         app.router.add_post("/reload", self._reloaded)
         app.router.add_post("/influx/lines", self._influx_lines)
+        app.router.add_post("/import", self._imported)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         self._path = state_dir / SOCKET
@@ -201,6 +207,12 @@ class Admin:
             payload = b64decode((await _body(request)).get("lines", ""), validate=True)
             return web.json_response({"taken": await self._put_lines(payload)})
         except (TypeError, ValueError) as error:
+            raise ApiError(400, "bad_request", str(error)) from None
+
+    async def _imported(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await self._import_samples(await request.read()))
+        except ValueError as error:
             raise ApiError(400, "bad_request", str(error)) from None
 
     async def _export(self, request: web.Request) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
 from tsmon.connections import IDLE_SECONDS, Connections
 from tsmon.heartbeat import Heartbeat
 from tsmon.influx import Influx, InfluxReader, ReadError
+from tsmon.influx.importing import put, read_request
 from tsmon.logging import configure
 from tsmon.loops import Loops
 from tsmon.metrics import Channel, Metrics, Own, Snapshot
@@ -135,6 +136,7 @@ class Daemon:
             reload=self.reload,
             readiness=lambda: self.readiness().parts,
             put_lines=self._put_lines,
+            import_samples=self._import_samples,
         )
         await self._admin.start(self.state_dir)
         self._start_loops()
@@ -330,6 +332,16 @@ class Daemon:
             raise ValueError("InfluxDB is not configured: set influx.url, then reload")
         return await self.influx.put_lines(payload)
 
+    async def _import_samples(self, raw: bytes) -> dict[str, Any]:
+        """Another monitor's samples become history. Raises ValueError and StoreError."""
+        request = await asyncio.to_thread(read_request, raw)
+        since = self.clock.wall() - self.settings.retention
+        taken = await self.store.write(lambda db: put(db, request.samples, request.interval, since))
+        if taken.since is not None:
+            await self.monitor.imported(taken.first_seen, taken.words())
+            self.api.figures.expire()
+        return taken._asdict()
+
     def readiness(self) -> Readiness:
         """What /readyz says."""
         view = self.monitor.view
@@ -409,6 +421,7 @@ class Daemon:
         self._stopped = True
         notify("STOPPING=1")
         log.info("stopping")
+        self.store.hurry()
         try:
             async with asyncio.timeout(STOP_SECONDS - 0.5):
                 self._connections.close()

@@ -248,6 +248,18 @@ class Monitor:
             told.alerts += closed
             await self._finish(Batch(also=list(also)), [], told)
 
+    async def imported(self, first_seen: Mapping[str, float], words: str) -> None:
+        """Another monitor's samples became history; by node ID, where they are older than what tsmon saw."""
+        async with self._lock:
+            nodes = dict(self.view.nodes)
+            older = [
+                node for id_, node in nodes.items() if first_seen.get(id_, node.first_seen) < node.first_seen
+            ]
+            changed = [msgspec.structs.replace(node, first_seen=first_seen[node.id]) for node in older]
+            self._republish(nodes=nodes | {node.id: node for node in changed})
+            event = self.event("operator", "ok", words, action="import")
+            await self._finish(Batch(nodes=changed), [event], None)
+
     def drain_pings(self) -> list[PingFigures]:
         return self._pings.drain()
 

@@ -1,7 +1,8 @@
-"""`tsmon import`: samples that another monitor wrote, into the embedded history while tsmon is stopped."""
+"""`tsmon import`: samples that another monitor wrote, into the history of a tsmon that runs or does not."""
 
 import asyncio
 import os
+import socket
 import sys
 import time
 from contextlib import nullcontext
@@ -10,9 +11,10 @@ from typing import TextIO
 
 import click
 
+from tsmon.cli.admin import exchange
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.clock import Clock, grid_floor, rfc3339
+from tsmon.clock import Clock, grid_floor
 from tsmon.config import ConfigError, Settings, duration, redact_url, state_dir
 from tsmon.influx import InfluxReader, ReadError
 from tsmon.influx.importing import NothingSeenError, Taken, put, read_line
@@ -37,7 +39,7 @@ def import_(given: Given, *, file: Path | None, from_influxdb: bool, interval: s
     measurement tailscale_health count, by their tag hostname and their field online. Only what lies before
     the beginning of tsmon's own history is taken; twice is once.
 
-    tsmon must have run once, so that it knows the tailnet's nodes, and must be stopped meanwhile.
+    tsmon must have run once, so that it knows the tailnet's nodes. One that runs takes the samples itself.
     """
     settings = given.load_or_fail().settings
     try:
@@ -56,10 +58,8 @@ def import_(given: Given, *, file: Path | None, from_influxdb: bool, interval: s
         taken = asyncio.run(_put(settings, samples, seconds))
     except StoreError as error:
         raise CliError(str(error)) from None
-    except NothingSeenError:
-        raise CliError(
-            "tsmon has not seen the tailnet yet: let it run for a minute, stop it, begin again"
-        ) from None
+    except NothingSeenError as error:
+        raise CliError(str(error)) from None
     _tell(taken)
 
 
@@ -119,6 +119,9 @@ async def _ask(settings: Settings, interval: float) -> Samples:
 
 async def _put(settings: Settings, samples: Samples, interval: float) -> Taken:
     folder = state_dir(settings, os.environ)
+    admin = folder / "admin.sock"
+    if _is_there(admin):
+        return Taken(**await exchange(admin, "/import", {"interval": interval, "samples": samples}))
     if not (folder / "tsmon.db").exists():
         raise CliError(f"{folder}: no tsmon has run with this state directory (--state-dir)")
     store = await Store.open(folder)
@@ -129,13 +132,23 @@ async def _put(settings: Settings, samples: Samples, interval: float) -> Taken:
         await store.close()
 
 
+def _is_there(path: Path) -> bool:
+    """A tsmon listens there. Who may not ask it is told so when it is asked."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def _tell(taken: Taken) -> None:
     if taken.since is None:
         click.echo("nothing new: no sample lies before the history that tsmon has of its node")
     else:
-        click.echo(
-            f"{taken.samples} samples (nodes: {taken.nodes}) since {rfc3339(taken.since)} are history now"
-        )
+        click.echo(taken.words())
     if taken.strangers:
         names = ", ".join(plain(name, 60) for name in taken.strangers[:_NAMED])
         more = f" and {len(taken.strangers) - _NAMED} more" if len(taken.strangers) > _NAMED else ""

@@ -9,10 +9,11 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+from tsmon.clock import rfc3339
 from tsmon.state import Node
 from tsmon.uptime import ObservedTime, Span
 
@@ -49,10 +50,31 @@ class Taken(NamedTuple):
     """The oldest of them, in Unix seconds."""
     strangers: Sequence[str]
     """Names that fit no node of the tailnet, or several."""
+    first_seen: Mapping[str, float]
+    """By node ID, where samples are older than what tsmon itself saw."""
+
+    def words(self) -> str:
+        """For people, when there is anything."""
+        return f"{self.samples} samples (nodes: {self.nodes}) since {rfc3339(self.since)} are history now"
 
 
-class NothingSeenError(Exception):
+class Request(msgspec.Struct, frozen=True):
+    """What `tsmon import` sends to a running tsmon: samples by name."""
+
+    interval: Annotated[float, msgspec.Meta(ge=1, le=86400)]
+    samples: dict[str, list[tuple[Annotated[float, msgspec.Meta(gt=0, lt=1e11)], bool]]]
+
+
+class NothingSeenError(ValueError):
     """The embedded history has not begun: it knows no node that the samples could belong to."""
+
+    def __str__(self) -> str:
+        return "tsmon has not seen the tailnet yet: let it run for a minute, begin again"
+
+
+def read_request(raw: bytes) -> Request:
+    """Raises ValueError."""
+    return msgspec.json.decode(raw, type=Request)
 
 
 def read_line(line: str) -> Heard | None:
@@ -131,6 +153,7 @@ def put(
     owners, strangers = _owners(samples, nodes.values())
     seen: list[tuple[float, float]] = []
     taken, count, oldest = 0, 0, begin
+    first_seen: dict[str, float] = {}
     for num, node in nodes.items():
         own = [point for name in owners.get(node.id, ()) for point in samples[name] if point[0] >= since]
         first = db.execute("SELECT min(start) FROM spans WHERE node = ?", (num,)).fetchone()[0]
@@ -139,10 +162,10 @@ def put(
             continue
         db.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", [(num, *span) for span in spans])
         start = spans[0].start
-        body = msgspec.msgpack.encode(msgspec.structs.replace(node, first_seen=min(start, node.first_seen)))
-        db.execute(
-            "UPDATE nodes SET first_seen = min(first_seen, ?), body = ? WHERE num = ?", (start, body, num)
-        )
+        if start < node.first_seen:
+            first_seen[node.id] = start
+            body = msgspec.msgpack.encode(msgspec.structs.replace(node, first_seen=start))
+            db.execute("UPDATE nodes SET first_seen = ?, body = ? WHERE num = ?", (start, body, num))
         seen += [(span.start, span.end) for span in spans if span.state != "unknown"]
         taken += sum(time < spans[-1].end for time, _ in own)
         count, oldest = count + 1, min(oldest, start)
@@ -152,7 +175,7 @@ def put(
         " ON CONFLICT (scope, start) DO UPDATE SET end = max(end, excluded.end)",
         zip(observed.starts, observed.ends, strict=True),
     )
-    return Taken(taken, count, oldest if count else None, strangers)
+    return Taken(taken, count, oldest if count else None, strangers, first_seen)
 
 
 def _nodes(db: sqlite3.Connection) -> Iterator[tuple[int, Node]]:
