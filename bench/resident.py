@@ -23,6 +23,7 @@ import structlog
 from aiohttp import web
 
 from bench.watch import pss_mib
+from tsmon import process
 from tsmon.clock import Clock
 from tsmon.config import load
 from tsmon.daemon import Daemon
@@ -42,6 +43,7 @@ ROUNDS = 8
 async def live(config: Path, polls: int, steady: float) -> None:
     """A whole tsmon; prints a line of JSON after each phase, then runs until it is killed."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    process.prepare()
     daemon = Daemon(load(config, {}, {}), config.parent / "state")
     await daemon.start()
     while not daemon.collector.polls:  # noqa: ASYNC110 (the daemon's own work)

@@ -59,7 +59,7 @@ class Play:
 
     def down(self, *names: str, how: str = "off") -> None:
         """These die now: `off` (control says so) or `hang` (it does not)."""
-        self._begin()
+        self.begin()
         getattr(self.world.tailnet, how)(*names)
         for name in names:
             self.outages.setdefault(name, []).append([self.now(), None])
@@ -73,7 +73,7 @@ class Play:
 
     def hide(self, deed: Callable[[], Any]) -> None:
         """From now on tsmon cannot know."""
-        self._begin()
+        self.begin()
         self.blind.append([self.now(), None])
         deed()
 
@@ -81,7 +81,7 @@ class Play:
         deed()
         self.blind[-1][1] = self.now()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         if self.begun is None:
             self.begun = self.now()
 
@@ -308,6 +308,7 @@ async def suspended(play: Play) -> None:
 @scenario("InfluxDB away for a day, one node off meanwhile", influx=True, days=True)
 async def influx_away(play: Play) -> None:
     assert play.influx is not None
+    play.begin()
     play.influx.refusing = Answer(503)
     await play.world.run(8 * 3600)
     play.down(PROD)
