@@ -361,8 +361,10 @@ async def test_the_file_is_truncated_under_the_running_process(tmp_path: Path) -
     await store.close()
 
 
-async def test_a_locked_database_is_an_error_and_recovers(store: Store, tmp_path: Path) -> None:
-    await store.write(lambda db: db.execute("PRAGMA busy_timeout = 10") and None)
+async def test_a_locked_database_is_an_error_and_recovers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tsmon.store.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     backlog = Backlog(store.commit)

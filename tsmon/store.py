@@ -8,7 +8,6 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import structlog
 
 from tsmon.batch import Batch, Loaded, apply_batch, load_all, prune_step
+from tsmon.readers import Readers
 from tsmon.rescue import Marks, check, copy_out, is_whole, marks, set_aside
 from tsmon.schema import APPLICATION_ID, MIGRATIONS
 
@@ -27,6 +27,11 @@ T = TypeVar("T")
 
 READ_SECONDS = 10.0
 """How long one reading query may run."""
+BUSY_SECONDS = 5.0
+"""For how long a write waits for another program's lock."""
+_BUSY_STEP = 0.2
+_LAST_SECONDS = 1.0
+"""The same once tsmon stops, for all writes together."""
 _TOUCHED = "deleted, replaced or written by somebody else while tsmon was running"
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -48,13 +53,10 @@ class Store:
         """What a reader of /readyz must know: a broken file that was set aside."""
         self._lock_file = lock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="store-read")
-        self._local = threading.local()
-        self._open_readers: list[sqlite3.Connection] = []
-        self._generation = 0
+        self._readers = Readers(self.path)
         self._db: sqlite3.Connection | None = None
         self._marks: Marks = ()
-        self._closing = False
+        self._stop_by = float("inf")
         self._nums: dict[str, int] = {}
 
     @classmethod
@@ -80,7 +82,10 @@ class Store:
     async def read(self, work: Callable[[sqlite3.Connection], T], timeout: float = READ_SECONDS) -> T:
         """Run `work` on a query-only connection in a reader thread, at most `timeout` seconds. Raises
         StoreError."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work, timeout)
+        try:
+            return await self._readers.read(work, timeout)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(self._words(error)) from None
 
     async def load(self, flips_since: float) -> Loaded:
         """What the last run knew. Raises StoreError."""
@@ -91,19 +96,17 @@ class Store:
         more to do."""
         return await self.write(lambda db: prune_step(db, oldest, oldest_latency))
 
+    def hurry(self) -> None:
+        """tsmon stops: nothing waits long for another program's lock any more."""
+        self._stop_by = time.monotonic() + _LAST_SECONDS
+
     async def close(self) -> None:
         """Finish the queue of writes and close the file: the last connection that closes it must be one that
         writes, then all of it is in one file."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._close_readers)
+        await loop.run_in_executor(None, self._readers.close)
         await loop.run_in_executor(self._writer, self._disconnect)
         await loop.run_in_executor(None, self._shut)
-
-    def _close_readers(self) -> None:
-        self._closing = True
-        self._readers.shutdown()
-        for db in self._open_readers:
-            db.close()
 
     def _shut(self) -> None:
         self._writer.shutdown()
@@ -145,7 +148,8 @@ class Store:
             _migrate(db, version)
             self._nums = dict(db.execute("SELECT id, num FROM nodes"))
             self._marks = marks(self.path)
-            self._generation += 1
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_STEP * 1000:.0f}")
+            self._readers.renew()
         except (StoreError, sqlite3.DatabaseError):
             db.close()
             raise
@@ -165,7 +169,8 @@ class Store:
                 self._connect()
             assert self._db is not None  # noqa: S101 (_connect sets it or raises)
             try:
-                return _transaction(self._db, work)
+                self._begin(self._db)
+                return _ended(self._db, work)
             finally:
                 self._marks = marks(self.path)
         except sqlite3.DatabaseError as error:
@@ -175,6 +180,18 @@ class Store:
             raise StoreError(self._words(error)) from None
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}") from None
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """SQLite's own waiting cannot be cut short: it is done in short pieces."""
+        give_up = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > min(give_up, self._stop_by):
+                    raise
+            else:
+                return
 
     def _look_after_file(self) -> None:
         """The files were deleted, replaced or written under the running process: what the open connection
@@ -225,41 +242,6 @@ class Store:
         }
         return f"{self.path}: {remedies.get(_code(error), error)}"
 
-    # -- on a reader thread ----------------------------------------------------------------------------
-
-    def _read(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
-        deadline = time.monotonic() + timeout
-        try:
-            db = self._reader()
-            db.set_progress_handler(lambda: self._closing or time.monotonic() > deadline, 10_000)
-            return work(db)
-        except sqlite3.DatabaseError as error:
-            self._forget_reader()
-            raise StoreError(self._words(error)) from None
-
-    def _reader(self) -> sqlite3.Connection:
-        if getattr(self._local, "db", None) is None or self._local.generation != self._generation:
-            self._forget_reader()
-            db = sqlite3.connect(
-                f"file:{self.path}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=2.0,
-            )
-            db.execute("PRAGMA query_only=1")
-            self._open_readers.append(db)
-            self._local.db, self._local.generation = db, self._generation
-        return self._local.db  # type: ignore[no-any-return]
-
-    def _forget_reader(self) -> None:
-        """Close this thread's connection: the next one may do better, and must not add up to open files."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        self._local.db = None
-        if db is not None:
-            self._open_readers.remove(db)
-            db.close()
-
 
 def _lock(state_dir: Path) -> Any:
     """One process per database. Raises StoreError saying who holds it."""
@@ -289,8 +271,8 @@ def _code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    db.execute("BEGIN IMMEDIATE")
+def _ended(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """`work` in the transaction that was begun."""
     try:
         result = work(db)
         db.execute("COMMIT")
@@ -310,4 +292,5 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
             db.execute(f"PRAGMA user_version = {number}")
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
-        _transaction(db, run)
+        db.execute("BEGIN IMMEDIATE")
+        _ended(db, run)

@@ -7,8 +7,8 @@ import asyncio
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -25,32 +25,42 @@ sys.stdin.read()
 """
 
 
-async def test_another_process_locks_it(tmp_path: Path) -> None:
-    async with whole(tmp_path) as tsm:
-        other = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            LOCK,
-            str(tsm.database),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert other.stdout is not None
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Another process holds the database for itself."""
+    pipe = asyncio.subprocess.PIPE
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LOCK, str(path), stdin=pipe, stdout=pipe
+    )
+    assert other.stdout is not None
+    assert other.stdin is not None
+    try:
         assert await other.stdout.readline() == b"locked\n"
-        tsm.tailnet.off("git")
-        await tsm.shows("git", "offline")
-        await tsm.says("another program holds it locked")
-        assert (await tsm.get("/health-monitoring/logs"))["logs"], "what is stored can be read"
-        tsm.tailnet.on("git")
-        await tsm.shows("git", "online")
-        await tsm.polls_go_on(1)
-        assert len(tsm.logged("store_failing")) == 1
-        assert other.stdin is not None
+        yield
+    finally:
         other.stdin.close()
         await other.wait()
+
+
+async def test_another_process_locks_it(tmp_path: Path) -> None:
+    async with whole(tmp_path) as tsm:
+        async with locked(tsm.database):
+            tsm.tailnet.off("git")
+            await tsm.shows("git", "offline")
+            await tsm.says("another program holds it locked")
+            assert (await tsm.get("/health-monitoring/logs"))["logs"], "what is stored can be read"
+            tsm.tailnet.on("git")
+            await tsm.shows("git", "online")
+            assert len(tsm.logged("store_failing")) == 1
         await tsm.stores()
+        await tsm.polls_go_on()
         tsm.assert_calm()
-        await tsm.stop()
+        tsm.tailnet.off("dev")
+        await tsm.shows("dev", "offline")
+        await tsm.stores()
+        async with locked(tsm.database):
+            assert await tsm.stop() < 3
+        assert not tsm.logged("stopped_hard")
         assert flips(tsm.database, "git") == ["node_online", "node_offline", "node_online"]
         assert spans(tsm.database, "git") == ["online", "offline", "online"]
 
