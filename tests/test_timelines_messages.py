@@ -369,6 +369,25 @@ async def test_row_23_one_by_one(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_row_24_another_tailnet(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        own = dict(world.tailnet.nodes)
+        world.tailnet.other = ("other.example", "tail2.example")
+        for name in ("git", "dev", PROD, "alices-laptop"):
+            world.tailnet.nodes.pop(world.tailnet.find(name).id)
+        await world.run(300)
+        assert kinds(world) == ["alert"]
+        [message] = world.told_to["team"]
+        assert "tsmon cannot see the tailnet" in message.title
+        assert "state_dir" in message.text, "the remedy is named"
+        world.tailnet.other = None
+        world.tailnet.nodes = own
+        await world.run(300)
+        assert kinds(world) == ["alert", "recovery"], "of no node a word"
+
+
+@virtual
 async def test_row_26_disk_full_with_an_outage_inside(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         await world.run(61)
