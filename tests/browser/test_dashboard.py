@@ -4,68 +4,18 @@ Needs Chromium (`TSMON_TEST_CHROMIUM`, else from PATH), and for the accessibilit
 (`TSMON_TEST_AXE`: its axe.min.js); skipped loudly when absent.
 """
 
-import os
 import re
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Error, Page, async_playwright, expect
+from playwright.async_api import BrowserContext, Error, Page, expect
 
-from tests.test_api import Site, site
+from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules
+from tests.test_api import Site
 from tsmon.alerts import Silence
 
-CHROMIUM = (
-    os.environ.get("TSMON_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-AXE = os.environ.get("TSMON_TEST_AXE", "")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-HOSTILE = "<img src=x onerror=alert(1)>"
-PROD = "chocolate-factory"
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="SKIPPED LOUDLY: no Chromium, the dashboard was not seen"),
-]
-
-
-@pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Site]:
-    async with site(tmp_path, "git", "dev", PROD, "alices-laptop", offline_after="0s") as found:
-        found.tailnet.add("x", os_hostname=HOSTILE, tags=[f"tag:{HOSTILE}"])
-        await found.poll()
-        yield found
-
-
-@pytest.fixture
-async def context(here: Site) -> AsyncIterator[BrowserContext]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield await browser.new_context(viewport={"width": 1400, "height": 900})
-        await browser.close()
-
-
-@pytest.fixture
-async def page(here: Site, context: BrowserContext) -> AsyncIterator[Page]:
-    """The page, open; whatever it complained about fails the test."""
-    complaints: list[str] = []
-    page = await context.new_page()
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    await page.goto(here.daemon.url + "/vpn")
-    await expect(page.locator("#headline")).to_contain_text("critical nodes online")
-    await expect(page.locator("#rows .row .bars").first).to_be_visible()
-    yield page
-    assert complaints == []
+pytestmark = SEEN
 
 
 # -- first glance ------------------------------------------------------------------------------------------
@@ -289,7 +239,7 @@ async def test_nothing_runs_over_the_edge(page: Page, here: Site, scheme: str, w
     assert await page.evaluate("(d => d.scrollWidth - d.clientWidth)(document.getElementById('drawer'))") <= 0
 
 
-@pytest.mark.skipif(not AXE, reason="SKIPPED LOUDLY: no TSMON_TEST_AXE: the accessibility rules were not run")
+@AXE_RUNS
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("what", ["", "?node=git", "?q=none-of-them"])
 async def test_no_accessibility_rule_is_broken(page: Page, here: Site, scheme: str, what: str) -> None:
@@ -300,13 +250,7 @@ async def test_no_accessibility_rule_is_broken(page: Page, here: Site, scheme: s
     await expect(page.locator("#alerts li")).to_have_count(1)
     if "node" in what:
         await expect(page.locator("#node-bars .bars")).to_be_visible()
-    await page.evaluate(Path(AXE).read_text())
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found: dict[str, Any] = await page.evaluate("tags => axe.run({runOnly: tags})", tags)
-    broken = [
-        (rule["id"], [node["html"][:120] for node in rule["nodes"][:3]]) for rule in found["violations"]
-    ]
-    assert broken == []
+    assert await broken_rules(page) == []
 
 
 async def test_it_says_when_tsmon_does_not_answer(here: Site, context: BrowserContext) -> None:
