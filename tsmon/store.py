@@ -56,6 +56,7 @@ class Store:
         self._readers = Readers(self.path)
         self._db: sqlite3.Connection | None = None
         self._marks: Marks = ()
+        self._locked = False
         self._stop_by = float("inf")
         self._nums: dict[str, int] = {}
 
@@ -182,15 +183,18 @@ class Store:
             raise StoreError(f"{self.path}: {error.strerror}") from None
 
     def _begin(self, db: sqlite3.Connection) -> None:
-        """SQLite's own waiting cannot be cut short: it is done in short pieces."""
-        give_up = time.monotonic() + BUSY_SECONDS
+        """SQLite's own waiting cannot be cut short: it is done in pieces. After one wait in vain there is none
+        until it goes again: batches wait in memory, and each step would take that long."""
+        give_up = min(time.monotonic() + (0.0 if self._locked else BUSY_SECONDS), self._stop_by)
         while True:
             try:
                 db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > min(give_up, self._stop_by):
+                self._locked = _code(error) == sqlite3.SQLITE_BUSY and time.monotonic() > give_up
+                if self._locked or _code(error) != sqlite3.SQLITE_BUSY:
                     raise
             else:
+                self._locked = False
                 return
 
     def _look_after_file(self) -> None:

@@ -51,9 +51,9 @@ async def test_another_process_locks_it(tmp_path: Path) -> None:
             assert (await tsm.get("/health-monitoring/logs"))["logs"], "what is stored can be read"
             tsm.tailnet.on("git")
             await tsm.shows("git", "online")
+            await tsm.polls_go_on()
             assert len(tsm.logged("store_failing")) == 1
         await tsm.stores()
-        await tsm.polls_go_on()
         tsm.assert_calm()
         tsm.tailnet.off("dev")
         await tsm.shows("dev", "offline")
