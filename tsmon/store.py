@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -183,8 +184,8 @@ class Store:
             raise StoreError(f"{self.path}: {error.strerror}") from None
 
     def _begin(self, db: sqlite3.Connection) -> None:
-        """SQLite's own waiting cannot be cut short: it is done in pieces. After one wait in vain there is none
-        until it goes again: batches wait in memory, and each step would take that long."""
+        """SQLite's own waiting cannot be cut short: it is done in pieces. After one wait in vain there is
+        none until it goes again: batches wait in memory, and each step would take that long."""
         give_up = min(time.monotonic() + (0.0 if self._locked else BUSY_SECONDS), self._stop_by)
         while True:
             try:
@@ -244,6 +245,8 @@ class Store:
             sqlite3.SQLITE_IOERR: "the disk reports an I/O error",
             sqlite3.SQLITE_INTERRUPT: "the query took too long",
         }
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+            return f"{self.path}: {remedies[sqlite3.SQLITE_FULL]}"
         return f"{self.path}: {remedies.get(_code(error), error)}"
 
 
@@ -264,9 +267,15 @@ def _lock(state_dir: Path) -> Any:
         raise StoreError(
             f"{path.parent}: is in use by {holder}: stop that tsmon, or give this one another state_dir"
         ) from None
-    file.truncate(0)
-    file.write(f"tsmon with process id {os.getpid()}")
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(f"tsmon with process id {os.getpid()}")
+        file.flush()
+    except OSError as error:
+        # What is still in its buffer fails again when it is closed.
+        with suppress(OSError):
+            file.close()
+        raise StoreError(f"{path}: cannot be written: {error.strerror} (see state_dir)") from None
     return file
 
 

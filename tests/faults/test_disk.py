@@ -150,22 +150,39 @@ async def _fill(file: BinaryIO) -> None:
                 file.write(b"x" * size)
 
 
-async def test_a_read_only_directory_at_the_start_is_one_line(small_disk: Path) -> None:
-    for there_before in (False, True):
-        if there_before:
-            _remount(small_disk, "rw")
-            (small_disk / "state").mkdir()
-            sqlite3.connect(small_disk / "state" / "tsmon.db").close()
-        _remount(small_disk, "ro")
-        arguments = ("run", "--source", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir")
-        async with tsmon(*arguments, str(small_disk / "state")) as run:
-            _, raw = await asyncio.wait_for(run.process.communicate(), 15)
-            lines = raw.decode().splitlines()
-            assert run.process.returncode == 1
-            assert len(lines) == 1
-            assert lines[0].startswith("tsmon: ")
-            assert "Read-only file system" in lines[0]
-            assert "state_dir" in lines[0]
+async def _does_not_start(state: Path) -> str:
+    """The one line that it ends with."""
+    arguments = ("run", "--source", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir")
+    async with tsmon(*arguments, str(state)) as run:
+        _, raw = await asyncio.wait_for(run.process.communicate(), 15)
+        assert run.process.returncode == 1
+        [line] = raw.decode().splitlines()
+        assert line.startswith(f"tsmon: {state}")
+        return line
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+async def test_a_read_only_directory_at_the_start_is_one_line(small_disk: Path, there_before: bool) -> None:
+    if there_before:
+        (small_disk / "state").mkdir()
+        sqlite3.connect(small_disk / "state" / "tsmon.db").close()
+    _remount(small_disk, "ro")
+    line = await _does_not_start(small_disk / "state")
+    assert "Read-only file system" in line
+    assert "state_dir" in line
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+async def test_a_full_disk_at_the_start_is_one_line(
+    small_disk: Path, there_before: bool, tmp_path: Path
+) -> None:
+    if there_before:
+        async with whole(tmp_path, state=small_disk / "state") as tsm:
+            await tsm.stop()
+    with (small_disk / "filler").open("wb", buffering=0) as file:
+        await _fill(file)
+    line = await _does_not_start(small_disk / "state")
+    assert "the disk is full" in line or "No space left on device" in line
 
 
 def _remount(where: Path, mode: str) -> None:
