@@ -71,7 +71,7 @@ class Pace(NamedTuple):
 
 def virtual_pace(days: float) -> Pace:
     """100 changes an hour; ten minutes of blindness a day."""
-    return Pace(days * DAY, 72.0, 1800.0, DAY, 600.0, 3600.0, DAY)
+    return Pace(days * DAY, 72.0, 1800.0, DAY, 600.0, 3600.0, DAY / 2)
 
 
 def real_pace(minutes: float) -> Pace:
@@ -108,7 +108,7 @@ class Played(NamedTuple):
     """Its age at the end."""
     oldest_latency: float
     memory_mib: list[float]
-    """PSS at the end of each day (or tenth of a real run), simulator included."""
+    """PSS every half day (or tenth of a real run), simulator included."""
     database_mib: list[float]
     trouble: dict[str, int]
     """Log lines of level warning and above that are about tsmon itself, by event; tracebacks among them."""
@@ -332,7 +332,8 @@ def faults(played: Played) -> list[str]:
             f"retention: an event of {played.oldest_event:.0f} s, latency of {played.oldest_latency:.0f} s"
         )
     found += [f"log: {count} x {event}" for event, count in played.trouble.items()]
-    settled, *rest = played.memory_mib[2:] or [0.0]
+    # After two days, or four tenths of a real run, nothing may grow.
+    settled, *rest = played.memory_mib[4:] or [0.0]
     found += [
         f"memory: {mib} MiB after {settled} MiB" for mib in rest if abs(mib - settled) > _FLAT * settled
     ]
