@@ -138,7 +138,7 @@ class Daemon:
             put_lines=self._put_lines,
             import_samples=self._import_samples,
         )
-        await self._admin.start(self.state_dir)
+        await self._take_commands()
         self._start_loops()
 
     async def _listen(self) -> None:
@@ -153,14 +153,31 @@ class Daemon:
         try:
             bound = await self._connections.listen(self._runner.server, host, port)
         except OSError as error:
-            await self._runner.cleanup()
-            await self.store.close()
-            await self.source.close()
+            await self._abandon(self._runner)
             raise StartError(
                 f"listen: {self.settings.listen} cannot be used: {error.strerror or error}"
                 " (is another tsmon running there? see --listen)"
             ) from None
         self.url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+
+    async def _take_commands(self) -> None:
+        try:
+            await self._admin.start(self.state_dir)
+        except OSError as error:
+            await self._admin.stop()
+            self._connections.close()
+            if self._runner is not None:
+                await self._abandon(self._runner)
+            raise StartError(
+                f"state_dir: no socket for commands can be made in {self.state_dir}: "
+                f"{error.strerror or error}"
+            ) from None
+
+    async def _abandon(self, runner: web.AppRunner) -> None:
+        """The start failed: end what was begun."""
+        await runner.cleanup()
+        await self.store.close()
+        await self.source.close()
 
     def _start_loops(self) -> None:
         settings, collector = self.settings, self.collector

@@ -185,5 +185,15 @@ async def test_a_full_disk_at_the_start_is_one_line(
     assert "the disk is full" in line or "No space left on device" in line
 
 
+async def test_a_path_too_long_for_a_socket_is_one_line(tmp_path: Path) -> None:
+    arguments = ("run", "--source", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir")
+    async with tsmon(*arguments, str(tmp_path / ("x" * 120))) as run:
+        _, raw = await asyncio.wait_for(run.process.communicate(), 15)
+        assert run.process.returncode == 1
+        [line] = raw.decode().splitlines()
+        assert line.startswith("tsmon: state_dir: no socket for commands can be made in ")
+        assert line.endswith(": AF_UNIX path too long")
+
+
 def _remount(where: Path, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", str(where)], check=True, timeout=20)
