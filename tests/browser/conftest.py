@@ -19,11 +19,18 @@ async def here(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def context(here: Site) -> AsyncIterator[BrowserContext]:
+async def anew() -> AsyncIterator[BrowserContext]:
+    """A browser that has seen nothing yet, for tests that make their own site."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield await browser.new_context(viewport={"width": 1400, "height": 900})
         await browser.close()
+
+
+@pytest.fixture
+async def context(here: Site, anew: BrowserContext) -> BrowserContext:
+    """A browser beside a site: it closes before the site does."""
+    return anew
 
 
 @pytest.fixture

@@ -33,7 +33,11 @@ export class Live {
     this.source = null;
     this.heard = 0;
     this.began = 0;
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return this.close();
+      this.open();
+      this.told("refresh"); // what was missed, even where the stream brings nothing
+    });
     setInterval(() => this.watch(), 5000);
     this.open();
   }
@@ -42,6 +46,7 @@ export class Live {
     if (this.source || document.hidden) return;
     this.began = Date.now();
     this.heard = 0;
+    this.state("connecting");
     this.source = new EventSource(link("stream"));
     this.source.addEventListener("open", () => this.told("refresh"));
     for (const kind of ["snapshot", "event", "alert"]) {

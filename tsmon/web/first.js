@@ -36,7 +36,7 @@ export function showSummary(summary, critical, alerts, warnings) {
   if (title.textContent !== words) title.textContent = words;
   title.dataset.status = summary.as_of ? summary.status : "unknown";
   $("blind").hidden = !summary.blind;
-  $("blind").textContent = summary.blind ? `${capital(summary.blind.message)}. Last known state below.` : "";
+  $("blind").textContent = summary.blind ? `${capital(summary.blind.message)}. ${summary.total_nodes ? "Last known state below." : "It has seen no node yet."}` : "";
   document.body.dataset.blind = summary.blind ? "yes" : "no";
   $("demo").hidden = !summary.demo;
   $("tailnet").textContent = summary.tailnet ?? "";
@@ -57,13 +57,13 @@ export function showSummary(summary, critical, alerts, warnings) {
   document.title = `${{ ok: "●", warn: "▲", bad: "✕", unknown: "?" }[worst]} ${words} · tsmon`;
 }
 
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const capital = (text) => (/^\w+:\/\//.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
 
 function alertRow(alert) {
   const notes = [];
   if (alert.acknowledged_by) notes.push(`acknowledged by ${alert.acknowledged_by}`);
   if (alert.silenced_until) notes.push(make("span", {}, "silenced until ", at(alert.silenced_until, clock(alert.silenced_until))));
-  if (alert.notified) notes.push("told");
+  if (alert.notified) notes.push("notified");
   return make("li", { "data-severity": alert.severity, "data-calm": alert.acknowledged_by || alert.silenced_until ? "yes" : null },
     pill(alert.severity),
     make("span", { class: "text" }, ...about(alert, alert.message || alert.kind)),
@@ -81,22 +81,28 @@ export function about(what, message) {
 
 export const nodeLink = (hostname) => make("a", { href: `?node=${encodeURIComponent(hostname)}`, "data-node": hostname }, hostname);
 
-export function showCritical(critical) {
-  replace($("critical"), ...Object.entries(critical).map(([key, entry]) => make("article", { class: "card", "data-state": entry.status },
-    make("h3", {}, key, pill(entry.status)),
-    ...(entry.nodes.length ? entry.nodes.map((node) => body(node, entry.nodes.length > 1)) : [make("p", { class: "quiet" }, "No node of the tailnet fits this role.")]))));
+// Who has seen nothing cannot say that something is missing.
+export function showCritical(critical, summary) {
+  const seen = summary.total_nodes > 0 || (summary.as_of && !summary.blind);
+  const shown = (entry) => (seen ? entry.status : "unknown");
+  replace($("critical"), ...Object.entries(critical).map(([key, entry]) => make("article", { class: "card", "data-state": shown(entry) },
+    make("h3", {}, key, pill(shown(entry))),
+    ...(entry.nodes.length ? entry.nodes.map((node) => body(node, entry.nodes.length > 1)) : [make("p", { class: "quiet" }, seen ? "No node of the tailnet fits this role." : "Not seen yet.")]))));
 }
 
 function body(node, several) {
   return make("div", { class: "body" },
     make("div", { class: "name" }, nodeLink(node.hostname), several ? pill(node.state) : null, silent(node)),
-    make("p", {}, node.since ? age(node.since, `${node.state} for `) : `${node.state} since before tsmon knew it`),
+    make("p", {}, node.since ? age(node.since, `${node.state} for `) : `${node.state} since before tsmon knew it`, was(node)),
     make("dl", { class: "uptimes" }, ...[["24 h", node.uptime_24h], ["7 d", node.uptime_7d], ["30 d", node.uptime_30d]].map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, percent(value))))),
     make("p", { class: "quiet" }, node.coverage_24h === null || node.coverage_24h >= 99.5 ? null : `seen for ${percent(node.coverage_24h)} of the last day`),
-    make("div", { class: "pulse" }, sparkline(sparks.get(node.hostname)?.points ?? []),
+    node.reachable === null && node.latency_ms === null ? null : make("div", { class: "pulse" }, sparkline(sparks.get(node.hostname)?.points ?? []),
       make("span", { class: "quiet" }, node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path ?? ""}`)));
 }
+
+// What is unknown now was known once.
+export const was = (node) => (node.state === "unknown" && node.last_state ? `, was ${node.last_state}` : null);
 
 const silent = (node) => (node.silenced_until ? make("span", { class: "note" }, " silenced") : null);
 

@@ -43,6 +43,8 @@ export class Log {
     if (this.from) $(`event-${this.from}`)?.setAttribute("aria-current", "true");
     $("newest").hidden = !this.from;
     $("no-log").hidden = answer.logs.length > 0;
+    const { checks, ...filters } = this.filters();
+    $("no-log").textContent = Object.values(filters).some(Boolean) ? "Nothing has been recorded that fits these filters." : "Nothing has been recorded yet.";
     $("page").textContent = total ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries` : "";
     $("older").disabled = !next;
     $("newer").disabled = !previous;

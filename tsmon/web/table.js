@@ -8,7 +8,7 @@ import { age, at, clock, milliseconds, percent } from "./words.js";
 
 const PAGE = 50;
 const BARS_AGE = 60_000;
-const FIELDS = "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,alert,flapping,silenced_until,shared";
+const FIELDS = "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,last_state,alert,flapping,silenced_until,shared";
 
 export class Table {
   constructor(query, opened) {
@@ -17,6 +17,7 @@ export class Table {
     this.pages = new Map(); // number -> nodes
     this.bars = new Map(); // id -> { at, states, bounds }
     this.total = 0;
+    this.known = false; // nothing has been answered yet
     this.turn = 0; // answers to older questions are dropped
     this.selected = -1;
     this.box = $("scroll");
@@ -49,6 +50,7 @@ export class Table {
         if (turn !== this.turn) return;
         fresh.set(number, answer);
         this.total = total;
+        this.known = true;
       }
     } finally {
       if (turn === this.turn) this.box.removeAttribute("aria-busy");
@@ -114,8 +116,12 @@ export class Table {
     $("below").style.height = `${Math.max(0, this.total - last) * this.rowHeight}px`;
     replace($("rows"), ...rows);
     $("table").setAttribute("aria-rowcount", String(this.total + 1));
-    $("count").textContent = this.total === 1 ? "1 node" : `${this.total.toLocaleString()} nodes`;
-    $("no-nodes").hidden = this.total > 0;
+    $("count").textContent = !this.known ? "" : this.total === 1 ? "1 node" : `${this.total.toLocaleString()} nodes`;
+    const { sort, ...filters } = this.query();
+    const filtered = Object.values(filters).some(Boolean);
+    $("no-nodes").hidden = !this.known || this.total > 0;
+    $("no-nodes-text").textContent = filtered ? "No node fits these filters." : "tsmon has not seen a node yet.";
+    $("clear").hidden = !filtered;
     $("table").hidden = this.total === 0;
   }
 
@@ -126,7 +132,8 @@ export class Table {
     const bar = this.bars.get(node.id);
     return make("div", attributes,
       cell("state", pill(node.state), node.flapping ? make("span", { class: "note", title: "comes and goes" }, "flapping") : null),
-      cell("host", nodeLink(node.hostname), node.critical ? make("span", { class: "note", title: "critical" }, "★", make("span", { class: "hide" }, "critical")) : null, node.silenced_until ? make("span", { class: "note" }, "silenced") : null),
+      cell("host", nodeLink(node.hostname), node.critical ? make("span", { class: "note star", title: "critical" }, "★", make("span", { class: "hide" }, "critical")) : null, node.silenced_until ? make("span", { class: "note" }, "silenced") : null,
+        node.state === "unknown" && node.last_state ? make("span", { class: "note" }, `was ${node.last_state}`) : null),
       cell("type", node.node_type),
       cell("ip", node.ip ? make("button", { type: "button", class: "copy", "data-copy": node.ip, title: "Copy the address" }, node.ip) : "–"),
       cell("os", node.os),

@@ -12,6 +12,7 @@ const FIELDS = ["q", "state", "node_type", "tag", "sort", "severity", "event_typ
 const CHECKS = ["project_only", "checks"];
 const EVENT = "event";
 const LOST_AFTER = 5000; // a restart is over sooner
+const RETRY = 5000;
 const value = (id) => $(id).value;
 
 const table = new Table(
@@ -24,6 +25,7 @@ const drawer = new Drawer(() => remember(true));
 let critical = {};
 let running = false;
 let again = false;
+let nudge = 0; // the refresh that is due
 
 // Everything that is shown, one at a time: a burst of news is one refresh more.
 async function refresh() {
@@ -38,12 +40,15 @@ async function refresh() {
       read("summary"), read("critical"), read("alerts"), read("../readyz").catch((error) => ({ answer: error.answer ?? {} })),
     ]);
     critical = found.answer;
+    lastLook = summary.answer.as_of;
     showSummary(summary.answer, critical, alerts.answer.alerts, ready.answer.warnings ?? []);
-    showCritical(critical);
+    showCritical(critical, summary.answer);
     await Promise.all([table.refresh(), log.page === 1 ? log.refresh() : null, drawer.refresh()]);
-    if (await loadSparks(critical)) showCritical(critical);
+    failure = null;
+    showLive();
+    if (await loadSparks(critical)) showCritical(critical, summary.answer);
   } catch (error) {
-    state("stale", `no answer from tsmon: ${error.message}`);
+    fail(error);
   } finally {
     running = false;
     if (again) {
@@ -54,8 +59,25 @@ async function refresh() {
 }
 
 let lostSince = 0; // when tsmon stopped answering
+let lastLook = null; // when tsmon saw what is shown
+let failure = null; // of the last refresh: a living stream does not make up for it
+let stream = { word: "connecting", text: "connecting" };
 
 function state(word, text = word) {
+  stream = { word, text };
+  showLive();
+}
+
+function fail(error) {
+  const answered = error.status !== undefined;
+  failure = { text: `${answered ? "error" : "no answer from tsmon"}: ${error.message}`, answered };
+  showLive();
+  clearTimeout(nudge);
+  nudge = setTimeout(refresh, RETRY);
+}
+
+function showLive() {
+  const { word, text } = failure ? { word: "stale", text: failure.text } : stream;
   $("live").dataset.state = word;
   $("live-text").textContent = text;
   document.body.dataset.live = word;
@@ -67,11 +89,11 @@ function state(word, text = word) {
 // A page without tsmon must not go on saying that all is well: what it shows is what was known once.
 function showLost() {
   if (!lostSince || Date.now() - lostSince < LOST_AFTER) return;
-  const words = `tsmon does not answer since ${clock(new Date(lostSince).toISOString())}`;
+  const words = `tsmon ${failure?.answered ? "answers with errors" : "does not answer"} since ${clock(new Date(lostSince).toISOString())}`;
   $("headline").textContent = words;
   $("headline").dataset.status = "unknown";
   $("blind").hidden = false;
-  $("blind").textContent = "The last known state is below.";
+  $("blind").textContent = lastLook ? `The last known state is below, as of ${clock(lastLook)}.` : "Nothing is known yet.";
   $("favicon").setAttribute("href", "web/unknown.svg");
   document.title = `? ${words} · tsmon`;
 }
@@ -128,7 +150,7 @@ function storedTheme() {
 
 let typing = 0;
 const soon = (work, wait) => { clearTimeout(typing); typing = setTimeout(work, wait); };
-const attempt = (work) => work().catch((error) => state("stale", `no answer from tsmon: ${error.message}`));
+const attempt = (work) => work().catch(fail);
 
 for (const id of ["q", "tag"]) $(id).addEventListener("input", () => soon(() => { remember(); attempt(() => table.ask()); }, 150));
 for (const id of ["state", "node_type", "project_only"]) $(id).addEventListener("input", () => { remember(); attempt(() => table.ask()); });
@@ -181,11 +203,10 @@ addEventListener("popstate", () => { recall(); attempt(() => table.ask()); });
 $("event_type").append(...TYPES.map((type) => make("option", {}, type)));
 theme(THEMES.includes(storedTheme()) ? storedTheme() : "auto");
 recall();
-let nudge = 0;
 new Live((kind) => {
   if (kind === "alert") return; // its event came with it
   clearTimeout(nudge);
   nudge = setTimeout(refresh, kind === "refresh" ? 0 : 200);
 }, state);
 refresh();
-setInterval(() => { tickAll(); showLost(); }, 2000);
+setInterval(() => { tickAll(lostSince > 0); showLost(); }, 2000);

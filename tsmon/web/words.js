@@ -46,8 +46,9 @@ function tick(element) {
   element.textContent = `${element.dataset.before}${element.dataset.narrow ? short(words) : words}${element.dataset.after}`;
 }
 
-export function tickAll() {
-  for (const element of document.querySelectorAll("time[data-after]")) tick(element);
+// While tsmon does not answer nothing lasts on: "online for" stands still, only what lies back grows older.
+export function tickAll(lost = false) {
+  for (const element of document.querySelectorAll(lost ? "time[data-after=' ago']" : "time[data-after]")) tick(element);
 }
 
 export const at = (text, shown = local(text)) =>

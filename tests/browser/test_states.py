@@ -1,0 +1,108 @@
+"""The dashboard when all is not well: each state says the truth, and says it to everybody."""
+
+import re
+
+import pytest
+from playwright.async_api import BrowserContext, Route, expect
+
+from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules, overflow
+from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, stale
+from tests.test_api import Site
+
+pytestmark = SEEN
+
+
+@AXE_RUNS
+@pytest.mark.parametrize("name", STATES)
+async def test_every_state_keeps_the_rules_at_every_size(anew: BrowserContext, name: str) -> None:
+    page = await anew.new_page()
+    async with STATES[name](page):
+        for scheme, width in LOOKS:
+            await page.emulate_media(
+                color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+            )
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert (scheme, width, await broken_rules(page)) == (scheme, width, [])
+            assert await overflow(page) <= 0
+
+
+async def test_the_last_known_state_is_there_while_blind(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with blind(page):
+        await expect(page.locator("#blind")).to_contain_text("Last known state below")
+        await expect(page.locator("#rows .row", has_text=PROD)).to_contain_text("was online")
+        await expect(page.locator("#critical .card").first).to_contain_text(
+            re.compile("unknown for .*, was online")
+        )
+        await page.locator("#rows .c-host a", has_text=PROD).click()
+        await expect(page.locator("#drawer-state")).to_contain_text("was online")
+
+
+async def test_who_has_seen_nothing_calls_nothing_missing(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with empty(page):
+        await expect(page.locator("#blind")).to_have_text(re.compile(r"^http://127.*has seen no node yet"))
+        await expect(page.locator("#critical .card[data-state=unknown]")).to_have_count(3)
+        await expect(page.locator("#no-nodes")).to_contain_text("tsmon has not seen a node yet")
+        await expect(page.locator("#clear")).to_be_hidden()
+        await expect(page.locator("#favicon")).to_have_attribute("href", "web/unknown.svg")
+        await page.locator("#q").fill("git")
+        await expect(page.locator("#no-nodes")).to_contain_text("No node fits these filters")
+        await expect(page.locator("#clear")).to_be_visible()
+
+
+async def test_nothing_lasts_on_while_tsmon_is_dead(anew: BrowserContext) -> None:
+    """What was online then is not called online for ever longer, and not in green."""
+    page = await anew.new_page()
+    await page.clock.install()
+    async with stale(page, held=True):
+        lasting = page.locator("#critical time").first
+        before = await lasting.text_content()
+        look = page.locator("#foot time")
+        looked = await look.text_content()
+        await page.clock.run_for(60_000)
+        await expect(look).not_to_have_text(looked or "")
+        assert await lasting.text_content() == before
+        grey = "getComputedStyle(document.getElementById('critical')).filter"
+        assert await page.evaluate(grey) == "grayscale(1)"
+        await expect(page.locator("#blind")).to_contain_text(
+            re.compile(r"last known state is below, as of \d\d:\d\d")
+        )
+
+
+async def test_errors_are_not_hidden_by_a_living_stream(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with error(page):
+        await expect(page.locator("#headline")).to_contain_text("tsmon answers with errors since")
+        await expect(page.locator("#live-text")).to_have_text("error: answered 502")
+        await expect(page.locator("#no-nodes")).to_be_hidden()
+        await page.unroute("**/health-monitoring/nodes?**")
+        await expect(page.locator("#headline")).to_have_text("All 3 critical nodes online", timeout=15_000)
+        await expect(page.locator("#live-text")).to_have_text("live")
+
+
+async def test_the_first_answer_is_an_error(here: Site, anew: BrowserContext) -> None:
+    """With nothing seen there is no last known state to point to."""
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=503, json={"error": {"code": "busy", "message": "try again in 1 s"}})
+
+    page = await anew.new_page()
+    await page.route("**/health-monitoring/summary", refuse)
+    await page.goto(here.daemon.url + "/vpn")
+    await expect(page.locator("#live-text")).to_have_text("error: try again in 1 s")
+    await expect(page.locator("#headline")).to_contain_text("answers with errors since", timeout=15_000)
+    await expect(page.locator("#blind")).to_have_text("Nothing is known yet.")
+
+
+async def test_who_takes_care_is_calmer_than_what_nobody_saw(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with outage(page):
+        await expect(page.locator("#headline")).to_contain_text("3 critical nodes are down")
+        await expect(page.locator("#alerts li[data-calm]")).to_have_count(2)
+        await expect(page.locator("#alerts li:not([data-calm])")).to_contain_text(PROD)
+        colours = await page.locator("#alerts li[data-calm]").evaluate_all(
+            "rows => rows.map(row => getComputedStyle(row).color"
+            " === getComputedStyle(row.querySelector('.pill')).color)"
+        )
+        assert colours == [True, True]
