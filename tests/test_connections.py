@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -155,6 +156,22 @@ async def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatc
                 assert b"200" in await after[0].readline()
             await close(after)
     assert [line["event"] for line in lines] == ["connections_full"]
+
+
+async def test_a_burst_is_counted_while_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (138, 1000))
+    async with door() as here:
+        # Connected before any of them is accepted.
+        clients = []
+        for _ in range(50):
+            one = socket.socket()
+            one.connect(("127.0.0.1", here.port))
+            clients.append(one)
+        await here.until(lambda: len(here.server.connections) == 10)
+        await asyncio.sleep(0.05)
+        assert len(here.server.connections) == 10
+        for one in clients:
+            one.close()
 
 
 async def test_a_failing_accept_is_one_line_and_another_fault_is_shown() -> None:

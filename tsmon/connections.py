@@ -46,6 +46,7 @@ class Connections:
         self._server: asyncio.Server | None = None
         self._stalled: dict[web.RequestHandler, _Stalled] = {}
         self._told = float("-inf")
+        self._arriving = 0
 
     async def listen(self, server: web.Server, host: str, port: int) -> tuple[Any, ...]:
         """Accept connections; returns the address. Raises OSError when it cannot be used."""
@@ -64,11 +65,17 @@ class Connections:
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._web is not None  # noqa: S101 (set before anything is accepted)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        full = soft != resource.RLIM_INFINITY and len(self._web.connections) >= max(soft - RESERVED, 1)
-        if not full:
+        count = len(self._web.connections) + self._arriving
+        if soft == resource.RLIM_INFINITY or count < max(soft - RESERVED, 1):
+            # aiohttp counts it a moment later: of a burst each would be the first.
+            self._arriving += 1
+            asyncio.get_running_loop().call_soon(self._arrived)
             return self._web()
-        self._tell("connections_full", connections=len(self._web.connections), limit=soft)
+        self._tell("connections_full", connections=count, limit=soft)
         return _Refusal()
+
+    def _arrived(self) -> None:
+        self._arriving -= 1
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """asyncio tells of each failing accept with a traceback, a hundred times a second."""
