@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -20,7 +20,8 @@ from tsmon.store import Store, StoreError
 log = structlog.get_logger(__name__)
 
 MOST_CLIENTS = 1000
-_QUEUE = 256
+_MOST_STEPS = 100
+"""That wait for a client; one more, and it is dropped."""
 _AT_ONCE = 100
 """More news of one step than this is not encoded for the queues: every client reads it from the store."""
 _CHUNK = 100
@@ -31,10 +32,24 @@ _BEHIND = "behind"
 
 
 class Message(NamedTuple):
+    """Written once, whatever the number of clients: to format it for each would take most of the time."""
+
     kind: str
     """`snapshot`, `event`, `alert`; `behind` is for the client's task: read what follows `id`."""
-    data: str
     id: str | None
+    frame: bytes
+    """As it goes over the wire (html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+
+def make_message(kind: str, data: Any, id_: str | None = None, retry: int | None = None) -> Message:
+    """A message whose data is JSON, which has no line breaks."""
+    parts = [b"id: %b\r\n" % id_.encode()] if id_ is not None else []
+    parts += [b"event: %b\r\ndata: %b\r\n" % (kind.encode(), encode(data))]
+    parts += [b"retry: %d\r\n" % retry] if retry is not None else []
+    return Message(kind, id_, b"".join([*parts, b"\r\n"]))
+
+
+_Queue = asyncio.Queue[list[Message] | None]
 
 
 class Live:
@@ -51,7 +66,7 @@ class Live:
         self._view = view
         self._alerts = alerts
         self._summary = summary
-        self._clients: set[asyncio.Queue[Message | None]] = set()
+        self._clients: set[_Queue] = set()
         self._closed = False
 
     @property
@@ -64,13 +79,12 @@ class Live:
             return
         messages = self._news(published)
         for queue in list(self._clients):
-            if queue.qsize() + len(messages) > _QUEUE:
+            if queue.qsize() >= _MOST_STEPS:
                 self._drop(queue)
             else:
-                for message in messages:
-                    queue.put_nowait(message)
+                queue.put_nowait(messages)
 
-    def _drop(self, queue: asyncio.Queue[Message | None]) -> None:
+    def _drop(self, queue: _Queue) -> None:
         """End a client's stream now."""
         self._clients.discard(queue)
         while not queue.empty():
@@ -85,7 +99,7 @@ class Live:
         if len(events) + len(alerts) <= _AT_ONCE:
             messages = self._messages(events, alerts)
         else:
-            messages = [Message(_BEHIND, "", str(events[0].id - 1))] if events else []
+            messages = [Message(_BEHIND, str(events[0].id - 1), b"")] if events else []
         return [*messages, self._snapshot_message()]
 
     def _messages(self, events: Sequence[Event], alerts: Mapping[str, Alert]) -> list[Message]:
@@ -97,15 +111,15 @@ class Live:
         for event in events:
             id_ = str(event.id)
             answer = {"event": event_answer(event), "node": _node_of(event, view, of_nodes)}
-            messages.append(Message("event", encode(answer).decode(), id_))
+            messages.append(make_message("event", answer, id_))
             alert = rest.pop(str(event.details.get("alert_id")), None)
             if alert is not None:
                 messages.append(_alert_message(alert, view, id_))
         return [*messages, *(_alert_message(alert, view, None) for alert in rest.values())]
 
-    def _snapshot_message(self) -> Message:
+    def _snapshot_message(self, retry: int | None = None) -> Message:
         data = {"version": self._view().version, "summary": self._summary()}
-        return Message("snapshot", encode(data).decode(), None)
+        return make_message("snapshot", data, retry=retry)
 
     # -- one client ------------------------------------------------------------------------------------
 
@@ -116,18 +130,17 @@ class Live:
         if len(self._clients) >= MOST_CLIENTS:
             raise ApiError(503, "too_many_clients", f"{MOST_CLIENTS} streams are open already; poll instead")
         last_id = _last_event_id(request)
-        queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        queue: _Queue = asyncio.Queue()
         self._clients.add(queue)
         try:
             async with sse_response(request, ping_interval=_PING, send_timeout=_SEND_TIMEOUT) as response:
-                await _send(response, self._snapshot_message(), retry=_RETRY_MS)
+                await _send(response, [self._snapshot_message(_RETRY_MS)])
                 sent = 0 if last_id is None else await self._catch_up(last_id, response)
-                while (message := await queue.get()) is not None:
-                    if message.kind == _BEHIND:
-                        behind = max(sent, int(message.id or 0))
+                while (messages := await queue.get()) is not None:
+                    if messages[0].kind == _BEHIND:
+                        behind = max(sent, int(messages[0].id or 0))
                         sent = max(sent, await self._catch_up(behind, response))
-                    elif message.id is None or int(message.id) > sent:
-                        await _send(response, message)
+                    await _send(response, [m for m in messages if m.id is None or int(m.id) > sent])
                 return response
         finally:
             self._clients.discard(queue)
@@ -138,8 +151,7 @@ class Live:
         sent = 0
         try:
             while events := await events_after(self._store, after, _CHUNK):
-                for message in self._messages(events, await alerts_of(self._store, events)):
-                    await _send(response, message)
+                await _send(response, self._messages(events, await alerts_of(self._store, events)))
                 sent = after = events[-1].id
         except StoreError as error:
             log.warning("stream_not_resumed", error=str(error))
@@ -158,11 +170,12 @@ def _node_of(event: Event, view: View, alerts: NodeAlerts) -> NodeAnswer | None:
 
 
 def _alert_message(alert: Alert, view: View, event_id: str | None) -> Message:
-    return Message("alert", encode(alert_answer(alert, view.now)).decode(), event_id)
+    return make_message("alert", alert_answer(alert, view.now), event_id)
 
 
-async def _send(response: EventSourceResponse, message: Message, retry: int | None = None) -> None:
-    await response.send(message.data, id=message.id, event=message.kind, retry=retry)
+async def _send(response: EventSourceResponse, messages: Iterable[Message]) -> None:
+    async with asyncio.timeout(_SEND_TIMEOUT):
+        await response.write(b"".join(message.frame for message in messages))
 
 
 def _last_event_id(request: web.Request) -> int | None:
