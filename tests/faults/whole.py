@@ -68,7 +68,7 @@ class Whole:
         assert not [line for line in self.run.lines if "exception" in line]
         assert len(self.run.lines) <= most, [line["event"] for line in self.run.lines]
 
-    async def get(self, path: str, timeout: float = 5.0) -> Any:
+    async def get(self, path: str, timeout: float = 10.0) -> Any:
         limit = aiohttp.ClientTimeout(total=timeout)
         async with aiohttp.ClientSession(timeout=limit) as client, client.get(self.url + path) as response:
             answer = await response.json()
