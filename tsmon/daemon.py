@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from tsmon import __version__, process
-from tsmon.admin import Admin
+from tsmon.admin import SOCKET, Admin
 from tsmon.api import Api, Readiness
 from tsmon.backlog import Backlog
 from tsmon.choice import ChosenHistory
@@ -173,6 +173,15 @@ class Daemon:
                 f"{error.strerror or error}"
             ) from None
 
+    async def _take_commands_again(self) -> None:
+        """Somebody cleared the state directory: commands need their socket."""
+        await self._admin.stop()
+        try:
+            await self._admin.start(self.state_dir)
+        except OSError:
+            return  # the directory comes back with the next write
+        log.warning("admin_socket_made_anew", path=str(self.state_dir / SOCKET))
+
     async def _abandon(self, runner: web.AppRunner) -> None:
         """The start failed: end what was begun."""
         await runner.cleanup()
@@ -228,6 +237,8 @@ class Daemon:
             if view.tun is False and not warned and self.settings.auth.mode in ("", "none"):
                 warned = True
                 log.warning("open_to_the_tailnet", problem=USERSPACE_WARNING)
+            if not (self.state_dir / SOCKET).exists():
+                await self._take_commands_again()
             stuck = self.loops.stuck()
             self.loops.mend()
             if watchdog and stuck is None:

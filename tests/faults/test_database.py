@@ -5,6 +5,7 @@ Every harm to every file, with and without a checkpoint before it, is in tests/t
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.whole import Whole, flips, spans, whole
+from tests.faults.whole import Whole, flips, spans, until, whole
+from tsmon.admin import SOCKET
 
 pytestmark = pytest.mark.slow
 LOCK = """
@@ -70,6 +72,10 @@ def _delete(tsm: Whole) -> None:
         path.unlink()
 
 
+def _clear(tsm: Whole) -> None:
+    shutil.rmtree(tsm.state)
+
+
 def _empty(tsm: Whole) -> None:
     os.truncate(tsm.database, 0)
 
@@ -98,13 +104,14 @@ async def _harmed(tsm: Whole, harm: Callable[[Whole], None], *, checkpointed: bo
     await tsm.polls_go_on(1)
     await tsm.stores()
     assert (await tsm.get("/health-monitoring/logs"))["logs"]
+    await until((tsm.state / SOCKET).exists)
     tsm.assert_calm()
     tsm.run.process.kill()
     await tsm.run.process.wait()
 
 
 async def test_what_the_process_holds_is_saved(tmp_path: Path) -> None:
-    """Three daemons at a time: each waits more than it works."""
+    """Four daemons at a time: each waits more than it works."""
 
     async def one(harm: Callable[[Whole], None]) -> None:
         own = tmp_path / harm.__name__
@@ -119,7 +126,7 @@ async def test_what_the_process_holds_is_saved(tmp_path: Path) -> None:
         assert spans(tsm.database, "git") == ["online", "offline", "online"]
 
     async with asyncio.TaskGroup() as group:
-        for harm in (_delete, _empty, _half):
+        for harm in (_delete, _clear, _empty, _half):
             group.create_task(one(harm), name=harm.__name__)
 
 
