@@ -56,14 +56,14 @@ export function latencyChart(answer, onZoom) {
     box.append(make("p", { class: "empty" }, "No latency has been measured in this window: only nodes whose role says so are pinged."));
     return box;
   }
-  const [width, height, left, bottom] = [760, 190, 46, 22];
+  const [width, height, left, bottom] = [760, 190, 84, 22];
   const first = Date.parse(points[0][0]);
   const last = Date.parse(points.at(-1)[0]);
   const span = Math.max(1, last - first);
   const top = nice(Math.max(...points.map((point) => point[1] ?? 0)));
   const x = (time) => left + ((time - first) / span) * (width - left);
   const y = (ms) => 12 + (height - bottom - 12) * (1 - ms / top);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `latency from ${local(points[0][0])} to ${local(points.at(-1)[0])}: average ${milliseconds(answer.avg)}, 95th percentile ${milliseconds(answer.p95)}` });
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `latency from ${local(points[0][0])} to ${local(points.at(-1)[0])}: ${figures(answer)}` });
   for (const part of [0, 0.5, 1]) {
     svg.append(draw("line", { class: "grid", x1: left, x2: width, y1: y(top * part), y2: y(top * part) }),
       draw("text", { x: left - 6, y: y(top * part) + 4, "text-anchor": "end" }, milliseconds(top * part)));
@@ -87,9 +87,16 @@ export function latencyChart(answer, onZoom) {
     svg.append(draw("polyline", { points: run.map((point) => `${x(Date.parse(point[0]))},${y(point[1])}`).join(" ") }));
   }
   zoomable(svg, { left, width, time: (at) => first + ((at - left) / (width - left)) * span }, onZoom);
-  box.append(svg, make("figcaption", {}, `min ${milliseconds(answer.min)} · avg ${milliseconds(answer.avg)} · p95 ${milliseconds(answer.p95)} · longest ping ${milliseconds(answer.max)}`
-    + (answer.loss_percentage === null ? "" : ` · lost ${answer.loss_percentage} %`) + " · drag to zoom"));
+  box.append(svg, make("figcaption", {}, make("span", { class: "hint" }, "drag to zoom · "), figures(answer)));
   return box;
+}
+
+// Of a part only the averages are known: the shortest and the longest ping are those of the whole window.
+function figures(answer) {
+  const known = answer.points.map((point) => point[1]).filter((value) => value !== null);
+  if (answer.part) return `in this part: avg ${milliseconds(known.reduce((sum, value) => sum + value, 0) / known.length)} · slowest average ${milliseconds(Math.max(...known))}`;
+  return `min ${milliseconds(answer.min)} · avg ${milliseconds(answer.avg)} · p95 ${milliseconds(answer.p95)} · longest ping ${milliseconds(answer.max)}`
+    + (answer.loss_percentage === null ? "" : ` · lost ${answer.loss_percentage} %`);
 }
 
 function zoomable(svg, scale, onZoom) {
@@ -100,14 +107,16 @@ function zoomable(svg, scale, onZoom) {
     const box = svg.getBoundingClientRect();
     return Math.min(scale.width, Math.max(scale.left, ((event.clientX - box.left) / box.width) * scale.width));
   };
-  svg.addEventListener("pointerdown", (event) => { begin = place(event); svg.setPointerCapture(event.pointerId); });
+  svg.addEventListener("pointerdown", (event) => { begin = place(event); svg.dataset.drag = "yes"; svg.setPointerCapture(event.pointerId); });
   svg.addEventListener("pointermove", (event) => {
     if (begin === null) return;
     const at = place(event);
     band.setAttribute("x", Math.min(begin, at));
     band.setAttribute("width", Math.abs(at - begin));
   });
+  svg.addEventListener("pointercancel", () => { begin = null; delete svg.dataset.drag; band.setAttribute("width", 0); });
   svg.addEventListener("pointerup", (event) => {
+    delete svg.dataset.drag;
     const end = place(event);
     if (begin !== null && Math.abs(end - begin) > 8) onZoom(scale.time(Math.min(begin, end)), scale.time(Math.max(begin, end)));
     begin = null;

@@ -3,7 +3,7 @@
 import { read } from "./api.js";
 import { sparkline } from "./charts.js";
 import { $, make, pill, replace } from "./dom.js";
-import { age, at, clock, milliseconds, percent, prose } from "./words.js";
+import { age, at, clock, local, milliseconds, percent, prose } from "./words.js";
 
 const MOST_SPARKS = 12;
 const SPARK_AGE = 300_000;
@@ -40,7 +40,8 @@ export function showSummary(summary, critical, alerts, warnings) {
   document.body.dataset.blind = summary.blind ? "yes" : "no";
   $("demo").hidden = !summary.demo;
   $("tailnet").textContent = summary.tailnet ?? "";
-  replace($("foot"), `tsmon ${summary.version} · source ${summary.source} · `, summary.as_of ? age(summary.as_of, "last look ", " ago") : "not seen yet");
+  replace($("foot"), `tsmon ${summary.version} · source ${summary.source} · `, summary.as_of ? age(summary.as_of, "last look ", " ago") : "not seen yet",
+    make("span", { class: "paper" }, ` (${local(summary.as_of)})`));
   replace($("numbers"), ...[
     ["nodes", summary.total_nodes, ""],
     ["online", summary.online_nodes, ""],

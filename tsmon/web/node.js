@@ -62,7 +62,7 @@ export class Drawer {
       if (this.name !== name) return;
       this.showTime(node, uptime?.answer, history?.answer);
       this.latency = latency?.answer;
-      this.showLatency();
+      if (!$("node-latency").querySelector("[data-drag]")) this.showLatency(); // never under the reader's hand
       replace($("node-events"), ...(events?.answer.logs.length ? events.answer.logs.map((event) => entry(event)) : [make("li", { class: "empty" }, "Nothing has happened to it yet.")]));
       for (const link of $("node-events").querySelectorAll("a")) link.replaceWith(...link.childNodes);
     } catch (error) {
@@ -113,7 +113,7 @@ export class Drawer {
     }
     const [from, to] = this.zoom;
     const points = from === null ? this.latency.points : this.latency.points.filter((point) => Date.parse(point[0]) >= from && Date.parse(point[0]) <= to);
-    const chart = latencyChart({ ...this.latency, points }, (begin, end) => { this.zoom = [begin, end]; this.showLatency(); });
+    const chart = latencyChart({ ...this.latency, points, part: from !== null }, (begin, end) => { this.zoom = [begin, end]; this.showLatency(); });
     $("node-latency").replaceChildren(chart, ...(from === null ? [] : [make("button", { type: "button", click: () => { this.zoom = [null, null]; this.showLatency(); } }, "Show all of it")]));
   }
 }

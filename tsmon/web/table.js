@@ -7,6 +7,7 @@ import { nodeLink } from "./first.js";
 import { age, at, clock, milliseconds, percent } from "./words.js";
 
 const PAGE = 50;
+const PRINT = matchMedia("print");
 const BARS_AGE = 60_000;
 const FIELDS = "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,last_state,alert,flapping,silenced_until,shared";
 
@@ -23,6 +24,7 @@ export class Table {
     this.box = $("scroll");
     this.box.addEventListener("scroll", () => requestAnimationFrame(() => this.look()));
     addEventListener("resize", () => this.look());
+    PRINT.addEventListener("change", () => this.show());
     this.box.addEventListener("keydown", (event) => this.key(event));
     this.box.addEventListener("click", (event) => this.click(event));
   }
@@ -102,12 +104,19 @@ export class Table {
     }
   }
 
+  // How many rows from the top are known: paper shows no more, and says so.
+  loaded() {
+    let number = 0;
+    while (this.pages.get(number)?.length) number += 1;
+    return Math.min(this.total, number * PAGE);
+  }
+
   node(index) {
     return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE];
   }
 
   show() {
-    const [from, to] = this.range();
+    const [from, to] = PRINT.matches ? [0, this.loaded()] : this.range();
     const first = Math.min(from, Math.max(0, this.total - 1));
     const last = Math.min(to, this.total);
     const rows = [];
@@ -115,6 +124,7 @@ export class Table {
     $("above").style.height = `${first * this.rowHeight}px`;
     $("below").style.height = `${Math.max(0, this.total - last) * this.rowHeight}px`;
     replace($("rows"), ...rows);
+    $("printed").textContent = this.loaded() < this.total ? `The first ${this.loaded()} of ${this.total.toLocaleString()} nodes.` : "";
     $("table").setAttribute("aria-rowcount", String(this.total + 1));
     $("count").textContent = !this.known ? "" : this.total === 1 ? "1 node" : `${this.total.toLocaleString()} nodes`;
     const { sort, ...filters } = this.query();
