@@ -59,7 +59,7 @@ async def _others_are_served(tsm: Whole) -> None:
         begun = time.monotonic()
         await tsm.get(path)
         slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 3.0  # on a machine that runs other tests
+    assert slowest < 5.0  # on a machine that runs other tests
 
 
 async def test_2000_idle_connections(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_clients_that_do_not_read_or_drip(tmp_path: Path) -> None:
         await tsm.states()
         before = memory(tsm.pid)
         async with (
-            sockets(tsm.url, 200, LARGE),
+            sockets(tsm.url, 150, LARGE),
             sockets(tsm.url, 100, STREAM),
             sockets(tsm.url, 100, SMALL[:20]) as dripping,
         ):
@@ -117,6 +117,6 @@ async def test_memory_of_clients_that_went_comes_back(tmp_path: Path) -> None:
         await tsm.states()
         before = memory(tsm.pid)
         for _ in range(3):
-            async with sockets(tsm.url, 400, LARGE):
+            async with sockets(tsm.url, 150, LARGE):
                 await until(lambda: memory(tsm.pid) - before > 30 * MIB)
         await until(lambda: memory(tsm.pid) - before < 40 * MIB)

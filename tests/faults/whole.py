@@ -18,7 +18,7 @@ from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
 
 NAMES = ("git", "dev", "db")
-LONGEST = 40.0
+LONGEST = 60.0
 """Seconds that a daemon lives in these tests, whatever hangs."""
 SETTINGS = (
     'listen = "127.0.0.1:0"\npoll_interval = "1s"\noffline_after = "0s"\ngroup_wait = "0s"\n'
@@ -68,7 +68,7 @@ class Whole:
         assert not [line for line in self.run.lines if "exception" in line]
         assert len(self.run.lines) <= most, [line["event"] for line in self.run.lines]
 
-    async def get(self, path: str, timeout: float = 10.0) -> Any:
+    async def get(self, path: str, timeout: float = 20.0) -> Any:
         limit = aiohttp.ClientTimeout(total=timeout)
         async with aiohttp.ClientSession(timeout=limit) as client, client.get(self.url + path) as response:
             answer = await response.json()
@@ -82,7 +82,7 @@ class Whole:
 
     async def shows(self, name: str, state: str) -> None:
         """Wait until the API gives the node this state."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while (await self.states()).get(name) != state:  # noqa: ASYNC110 (another process)
                 await asyncio.sleep(0.05)
 
@@ -92,21 +92,21 @@ class Whole:
 
     async def says(self, words: str) -> None:
         """Wait until /readyz is not ready for this reason."""
-        async with asyncio.timeout(12):
+        async with asyncio.timeout(20):
             while words not in ((await self.ready())["storage"]["error"] or ""):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert not (await self.ready())["ready"]
 
     async def stores(self) -> None:
         """Wait until nothing waits to be written and the store writes."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(20):
             while not (await self.ready())["ready"] or (await self.ready())["storage"]["waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     async def polls_go_on(self, count: int = 2) -> None:
         """Wait for further polls; none of them fails."""
         before = (await self.ready())["source"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while (now := (await self.ready())["source"])["polls"] < before["polls"] + count:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert now["failures"] == before["failures"]
@@ -181,7 +181,7 @@ async def whole(
                 await draining
 
 
-async def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not done():  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.05)
