@@ -16,7 +16,8 @@ pytestmark = SEEN
 
 HIDE = """hidden => {
     Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
-    Object.defineProperty(document, "visibilityState", {value: hidden ? "hidden" : "visible", configurable: true});
+    const word = hidden ? "hidden" : "visible";
+    Object.defineProperty(document, "visibilityState", {value: word, configurable: true});
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
