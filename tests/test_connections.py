@@ -103,7 +103,7 @@ async def test_a_dripped_request_does_not_hold_a_connection() -> None:
             with suppress(ConnectionResetError):  # a letter crossed the closing
                 answer = await reader.read()
         assert answer == b""
-        assert not here.server.connections
+        await here.until(lambda: not here.server.connections)
         dripping.cancel()
         await close((reader, writer))
 
