@@ -4,18 +4,27 @@ import asyncio
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tsmon.alerts import Silence
+from tsmon.clock import Clock
+from tsmon.config import Settings
+from tsmon.daemon import Daemon
+from tsmon.demo.servers import FakeSidecar, serving
+from tsmon.demo.show import demo_settings, demo_tailnet, seed_history
+from tsmon.demo.tailnet import SimTailnet
 
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "screenshots"
 PICTURES = (
     # name, path of the page, width, height, colours
-    ("dashboard", "vpn", 1440, 1000, "light"),
-    ("dashboard-dark", "vpn", 1440, 1000, "dark"),
-    ("node", "vpn?node=chocolate-factory-dev", 1440, 1000, "light"),
+    ("dashboard", "vpn", 1440, 900, "light"),
+    ("dashboard-dark", "vpn", 1440, 900, "dark"),
+    ("node", "vpn?node=chocolate-factory-dev", 1280, 700, "light"),
     ("phone", "vpn", 390, 844, "dark"),
 )
 
@@ -45,6 +54,54 @@ async def demo(*options: str) -> AsyncIterator[str]:
         await process.communicate()
 
 
+@asynccontextmanager
+async def scripted() -> AsyncIterator[tuple[str, SimTailnet, Daemon]]:
+    """The demo's tailnet and history, but with nobody telling its story: what happens is up to the caller."""
+    clock = Clock()
+    tailnet = demo_tailnet(clock)
+    tailnet.change("backup", key_expiry=None)
+    with tempfile.TemporaryDirectory() as directory:
+        await seed_history(Path(directory), tailnet, Settings(), clock.wall())
+        async with serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as source:
+            settings = demo_settings(Settings(listen="127.0.0.1:0"), source)
+            daemon = Daemon(settings, Path(directory), clock=clock, demo=True)
+            await daemon.start()
+            try:
+                yield daemon.url, tailnet, daemon
+            finally:
+                await daemon.stop()
+
+
+async def take_hard_times(browser: Browser) -> None:
+    """An outage that somebody takes care of, then a monitor that cannot see."""
+    async with scripted() as (url, tailnet, daemon):
+        page = await browser.new_page(viewport={"width": 1440, "height": 840}, reduced_motion="reduce")
+        await page.goto(f"{url}/vpn")
+        await page.locator(".spark").nth(2).wait_for(state="attached")
+        now = daemon.clock.wall()
+        await daemon.notifier.silence(
+            Silence(id=0, author="bob", reason="new disks", created=now, ends=now + 7200, hosts=("backup",))
+        )
+        tailnet.off("chocolate-factory", "git", "backup")
+        await expect(page.locator("#alerts li")).to_have_count(3, timeout=60_000)
+        git = next(key for key, alert in daemon.monitor.alerts.items() if alert.hostname == "git")
+        await daemon.monitor.acknowledge(git, "alice")
+        await expect(page.locator("#alerts")).to_contain_text("acknowledged by alice", timeout=60_000)
+        await shoot(page, "outage")
+        tailnet.on("chocolate-factory", "git", "backup")
+        await expect(page.locator("#alerts li")).to_have_count(0, timeout=60_000)
+        tailnet.lose_control()
+        await expect(page.locator("#blind")).to_be_visible(timeout=60_000)
+        await expect(page.locator("#rows .note", has_text="was online").first).to_be_visible()
+        await shoot(page, "blind")
+        await page.close()
+
+
+async def shoot(page: Page, name: str) -> None:
+    await page.screenshot(path=str(FOLDER / f"{name}.png"))
+    print(f"docs/screenshots/{name}.png")
+
+
 async def take(browser: Browser, url: str) -> None:
     for name, path, width, height, scheme in PICTURES:
         page = await browser.new_page(
@@ -57,9 +114,8 @@ async def take(browser: Browser, url: str) -> None:
         await page.locator(".spark").nth(2).wait_for(state="attached")
         if "node=" in path:
             await page.locator("#node-latency svg").wait_for()
-        await page.screenshot(path=str(FOLDER / f"{name}.png"))
+        await shoot(page, name)
         await page.close()
-        print(f"docs/screenshots/{name}.png")
 
 
 async def main() -> None:
@@ -69,6 +125,7 @@ async def main() -> None:
     async with demo() as url, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         await take(browser, url)
+        await take_hard_times(browser)
         await browser.close()
 
 

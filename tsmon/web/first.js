@@ -98,7 +98,7 @@ function body(node, several) {
     make("dl", { class: "uptimes" }, ...[["24 h", node.uptime_24h], ["7 d", node.uptime_7d], ["30 d", node.uptime_30d]].map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, percent(value))))),
     make("p", { class: "quiet" }, node.coverage_24h === null || node.coverage_24h >= 99.5 ? null : `seen for ${percent(node.coverage_24h)} of the last day`),
-    node.reachable === null && node.latency_ms === null ? null : make("div", { class: "pulse" }, sparkline(sparks.get(node.hostname)?.points ?? []),
+    node.reachable === null && !sparks.has(node.hostname) ? null : make("div", { class: "pulse" }, sparkline(sparks.get(node.hostname)?.points ?? []),
       make("span", { class: "quiet" }, node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path ?? ""}`)));
 }
 
