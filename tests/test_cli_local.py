@@ -748,8 +748,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append(arguments)
         return 7
 
-    monkeypatch.setattr("tsmon.daemon.run", start)
-    monkeypatch.setattr("tsmon.daemon.run_demo", start)
+    monkeypatch.setattr("tsmon.process.run", start)
+    monkeypatch.setattr("tsmon.process.run_demo", start)
     return calls
 
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.test_api import Site, site
-from tsmon.live import Message
+from tsmon.live import make_message
 from tsmon.monitor import Published
 from tsmon.store import StoreError
 
@@ -199,8 +199,8 @@ async def test_a_slow_client_is_dropped_and_the_others_are_not(here: Site) -> No
     async with listening(here) as slow, listening(here) as quick:
         assert live.clients == 2
         stuck, _ = sorted(live._clients, key=id)
-        for _ in range(250):
-            stuck.put_nowait(Message("snapshot", "{}", None))
+        for _ in range(95):
+            stuck.put_nowait([make_message("snapshot", {})])
         # In one go: the clients' tasks have no turn in between.
         for _ in range(7):
             live.publish(Published(here.daemon.monitor.view, (), ()))

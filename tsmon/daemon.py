@@ -4,8 +4,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -14,14 +12,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from tsmon import __version__, process
+from tsmon import __version__
 from tsmon.admin import SOCKET, Admin
 from tsmon.api import Api, Readiness
 from tsmon.backlog import Backlog
 from tsmon.choice import ChosenHistory
 from tsmon.clock import Clock, rfc3339
 from tsmon.collector import Collector
-from tsmon.config import NEED_RESTART, ConfigError, Settings, state_dir
+from tsmon.config import NEED_RESTART, ConfigError, Settings
 from tsmon.connections import IDLE_SECONDS, Connections
 from tsmon.heartbeat import Heartbeat
 from tsmon.influx import Influx, InfluxReader, ReadError
@@ -474,44 +472,3 @@ USERSPACE_WARNING = (
     "tailscaled runs in userspace mode (TUN false): everybody in the tailnet reaches this machine's loopback,"
     " and so tsmon; set auth.mode, or run tailscaled with TUN"
 )
-
-
-async def _run(daemon: Daemon) -> None:
-    await daemon.start()
-    try:
-        await daemon.serve()
-    finally:
-        await daemon.stop()
-
-
-def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
-    """Run tsmon until it is told to stop; returns the exit code. A failure to start is one line on stderr."""
-    configure(settings.log)
-    return _main(lambda: _run(Daemon(settings, state_dir(settings, os.environ), reread=reread)))
-
-
-def run_demo(settings: Settings, nodes: int) -> int:
-    """Run tsmon over the simulated tailnet, in a state directory of its own that is thrown away."""
-    configure(settings.log)
-    return _main(lambda: _run_demo(settings, nodes))
-
-
-async def _run_demo(settings: Settings, nodes: int) -> None:
-    from tsmon.demo.show import demo_settings, open_demo
-
-    clock = Clock()
-    with tempfile.TemporaryDirectory(prefix="tsmon-demo-") as directory:
-        async with open_demo(clock, Path(directory), nodes) as sidecar_url:
-            await _run(Daemon(demo_settings(settings, sidecar_url), Path(directory), clock=clock, demo=True))
-
-
-def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    process.prepare()
-    try:
-        asyncio.run(make())
-    except StartError as error:
-        print(f"tsmon: {error}", file=sys.stderr)  # noqa: T201 (before anything runs there is no log to read)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0

@@ -1,11 +1,64 @@
-"""What the process asks of the system before anything runs."""
+"""tsmon as a process: what it asks of the system before anything runs, its run, its exit code."""
 
+import asyncio
 import ctypes
+import os
 import resource
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from tsmon.clock import Clock
+from tsmon.config import Settings, state_dir
+from tsmon.daemon import Daemon, StartError
+from tsmon.logging import configure
 
 _FILES = 8192
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _LARGE = 512 * 1024
+
+
+def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
+    """Run tsmon until it is told to stop; returns the exit code. A failure to start is one line on stderr."""
+    configure(settings.log)
+    return _main(lambda: _run(Daemon(settings, state_dir(settings, os.environ), reread=reread)))
+
+
+def run_demo(settings: Settings, nodes: int) -> int:
+    """Run tsmon over the simulated tailnet, in a state directory of its own that is thrown away."""
+    configure(settings.log)
+    return _main(lambda: _run_demo(settings, nodes))
+
+
+async def _run(daemon: Daemon) -> None:
+    await daemon.start()
+    try:
+        await daemon.serve()
+    finally:
+        await daemon.stop()
+
+
+async def _run_demo(settings: Settings, nodes: int) -> None:
+    from tsmon.demo.show import demo_settings, open_demo
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="tsmon-demo-") as directory:
+        async with open_demo(clock, Path(directory), nodes) as sidecar_url:
+            await _run(Daemon(demo_settings(settings, sidecar_url), Path(directory), clock=clock, demo=True))
+
+
+def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    prepare()
+    try:
+        asyncio.run(make())
+    except StartError as error:
+        print(f"tsmon: {error}", file=sys.stderr)  # noqa: T201 (before anything runs there is no log to read)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def prepare() -> None:

@@ -31,9 +31,9 @@ def run(given: Given, *, or_demo: bool) -> None:
             err=True,
         )
         run_demo(given, nodes=0)
-    from tsmon import daemon  # noqa: PLC0415 (start-up time)
+    from tsmon import process  # noqa: PLC0415 (start-up time)
 
-    sys.exit(daemon.run(settings, partial(load, given.config, os.environ, given.flags)))
+    sys.exit(process.run(settings, partial(load, given.config, os.environ, given.flags)))
 
 
 @click.command()
@@ -61,7 +61,7 @@ def version() -> None:
 
 def run_demo(given: Given, nodes: int) -> None:
     """Of the configuration only where it answers and whom counts: a demo touches nothing real."""
-    from tsmon import daemon  # noqa: PLC0415 (start-up time)
+    from tsmon import process  # noqa: PLC0415 (start-up time)
 
     environ = {name: text for name, text in os.environ.items() if name.startswith(_DEMO_VARIABLES)}
     flags = {key: text for key, text in given.flags.items() if key in _DEMO_FLAGS}
@@ -69,7 +69,7 @@ def run_demo(given: Given, nodes: int) -> None:
         settings = load_all(None, environ, flags).settings
     except ConfigError as error:
         raise CliError(str(error)) from None
-    sys.exit(daemon.run_demo(settings, nodes))
+    sys.exit(process.run_demo(settings, nodes))
 
 
 async def tailnet_here(settings: Settings) -> bool:
