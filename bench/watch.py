@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class LoopWatch:
 
 def peak_mib() -> float:
     """Of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def give_back_memory() -> None:
@@ -45,6 +47,10 @@ def give_back_memory() -> None:
 
 
 def pss_mib() -> float:
-    """What this process holds of the machine's memory now (Linux: shared pages count in part)."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    """What this process holds of the machine's memory now, shared pages in part; where the system does not
+    say that (it is Linux's), its peak."""
+    rollup = Path("/proc/self/smaps_rollup")
+    if not rollup.exists():
+        return peak_mib()
+    lines = rollup.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
