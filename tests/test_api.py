@@ -70,6 +70,7 @@ class Site:
 @asynccontextmanager
 async def site(tmp_path: Path, *names: str, **values: Any) -> AsyncIterator[Site]:
     tailnet = SimTailnet(Clock())
+    tailnet.fault = values.pop("fault", "")
     for name in names or ("git", "dev", PROD, "alices-laptop"):
         tailnet.add(name)
     # On the grid a health check is an event, which a test of other events would meet once in a while.

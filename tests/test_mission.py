@@ -105,6 +105,12 @@ async def test_critical_says_missing_when_no_node_fits(tmp_path: Path) -> None:
         assert (await here.get(f"{BASE}/summary"))["status"] == "healthy"
 
 
+async def test_of_a_tailnet_that_was_never_seen_nothing_is_missing(tmp_path: Path) -> None:
+    async with site(tmp_path, fault="refused") as here:
+        answer = await here.get(f"{BASE}/critical")
+        assert {entry["status"] for entry in answer.values()} == {"unknown"}
+
+
 async def test_alerts_lists_what_fires(here: Site) -> None:
     answer = await here.get(f"{BASE}/alerts")
     assert set(answer) == {"alerts", "total", "as_of"}

@@ -187,7 +187,7 @@ def critical_answer(
         )
         states = [view.shown(node).state for node in nodes]
         entries[key] = CriticalEntry(
-            status=_entry_status(states, detached=any(node.detached for node in nodes)),
+            status=_entry_status(states, view, detached=any(node.detached for node in nodes)),
             online=states.count("online"),
             total=len(nodes),
             nodes=[NodeAnswer(**node_fields(node, view, alerts, figures)) for node in nodes],
@@ -196,10 +196,11 @@ def critical_answer(
 
 
 def _entry_status(
-    states: Sequence[str], *, detached: bool
+    states: Sequence[str], view: View, *, detached: bool
 ) -> Literal["online", "offline", "degraded", "unknown", "missing"]:
     if not states:
-        return "missing"
+        # Of a tailnet that was never seen nothing can be missed.
+        return "missing" if view.nodes else "unknown"
     kinds = set(states)
     if kinds == {"online"}:
         return "online"

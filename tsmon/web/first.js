@@ -82,13 +82,10 @@ export function about(what, message) {
 
 export const nodeLink = (hostname) => make("a", { href: `?node=${encodeURIComponent(hostname)}`, "data-node": hostname }, hostname);
 
-// Who has seen nothing cannot say that something is missing.
-export function showCritical(critical, summary) {
-  const seen = summary.total_nodes > 0 || (summary.as_of && !summary.blind);
-  const shown = (entry) => (seen ? entry.status : "unknown");
-  replace($("critical"), ...Object.entries(critical).map(([key, entry]) => make("article", { class: "card", "data-state": shown(entry) },
-    make("h3", {}, key, pill(shown(entry))),
-    ...(entry.nodes.length ? entry.nodes.map((node) => body(node, entry.nodes.length > 1)) : [make("p", { class: "quiet" }, seen ? "No node of the tailnet fits this role." : "Not seen yet.")]))));
+export function showCritical(critical) {
+  replace($("critical"), ...Object.entries(critical).map(([key, entry]) => make("article", { class: "card", "data-state": entry.status },
+    make("h3", {}, key, pill(entry.status)),
+    ...(entry.nodes.length ? entry.nodes.map((node) => body(node, entry.nodes.length > 1)) : [make("p", { class: "quiet" }, entry.status === "missing" ? "No node of the tailnet fits this role." : "Not seen yet.")]))));
 }
 
 function body(node, several) {

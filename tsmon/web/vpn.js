@@ -42,11 +42,11 @@ async function refresh() {
     critical = found.answer;
     lastLook = summary.answer.as_of;
     showSummary(summary.answer, critical, alerts.answer.alerts, ready.answer.warnings ?? []);
-    showCritical(critical, summary.answer);
+    showCritical(critical);
     await Promise.all([table.refresh(), log.page === 1 ? log.refresh() : null, drawer.refresh()]);
     failure = null;
     showLive();
-    if (await loadSparks(critical)) showCritical(critical, summary.answer);
+    if (await loadSparks(critical)) showCritical(critical);
   } catch (error) {
     fail(error);
   } finally {
