@@ -25,6 +25,7 @@ from aiohttp import web
 
 from bench.watch import give_back_memory, pss_mib
 from tests.virtual import VirtualClock, VirtualLoop
+from tsmon import process
 from tsmon.clock import Clock
 from tsmon.config import load
 from tsmon.daemon import Daemon
@@ -346,6 +347,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of real time instead")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    process.prepare()
     with tempfile.TemporaryDirectory() as directory:
         if chosen.minutes is not None:
             played = asyncio.run(play(real_pace(chosen.minutes), Clock(), Path(directory)))
