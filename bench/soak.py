@@ -76,9 +76,9 @@ def virtual_pace(days: float) -> Pace:
 
 
 def real_pace(minutes: float) -> Pace:
-    """A change each second."""
+    """A change each second. Blindness is longer than the grace that short failures have."""
     length = 60 * minutes
-    return Pace(length, 2.0, 60.0, length / 3, 45.0, 5.0, length / 10)
+    return Pace(length, 2.0, 400.0, length / 3, 120.0, 5.0, length / 10)
 
 
 class Played(NamedTuple):
@@ -333,8 +333,8 @@ def faults(played: Played) -> list[str]:
             f"retention: an event of {played.oldest_event:.0f} s, latency of {played.oldest_latency:.0f} s"
         )
     found += [f"log: {count} x {event}" for event, count in played.trouble.items()]
-    # After two days, or four tenths of a real run, nothing may grow.
-    settled, *rest = played.memory_mib[4:] or [0.0]
+    # After two days all that is kept for a while was made once; the minutes of a real run are too few.
+    settled, *rest = (played.memory_mib[4:] if played.length > 2 * DAY else []) or [0.0]
     found += [
         f"memory: {mib} MiB after {settled} MiB" for mib in rest if abs(mib - settled) > _FLAT * settled
     ]
