@@ -56,10 +56,13 @@ async def month(nodes: int) -> dict[str, Any]:
             await store.write(lambda db: _fill(db, nodes))
             history = EmbeddedHistory(store)
             bounds = [NOW - 30 * DAY * (1 - n / 48) for n in range(49)]
-            watch = LoopWatch()
             bars = await _timed(lambda: history.bars(bounds))
             uptime = await _timed(lambda: history.uptime(NOW - 30 * DAY, NOW))
             one = await _timed(lambda: history.uptime(NOW - 30 * DAY, NOW, {"n0"}))
+            # Apart from the times: who looks every 2 ms keeps the reader waiting.
+            watch = LoopWatch()
+            await history.bars(bounds)
+            await history.uptime(NOW - 30 * DAY, NOW)
             watch.stop()
             _, block = watch.take()
         finally:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from tsmon.batch import LatencyRow
@@ -94,7 +95,9 @@ def _each(
     nodes = _nodes(db, node_ids)
     shared: dict[str, T] = {}
     found: dict[str, T] = {}
-    for num, spans in _spans(db, start, end, nodes if node_ids is not None else None).items():
+    by_node = _spans(db, start, end, nodes if node_ids is not None else None)
+    for num in list(by_node):
+        spans = by_node.pop(num)  # to free all of them at once would hold the interpreter for too long
         if num not in nodes:
             continue
         id_, first_seen = nodes[num]
@@ -142,12 +145,14 @@ def _spans(
     if nums is not None and len(wanted) <= _CHUNK:
         marks = ",".join("?" * len(wanted))
         query = f"{columns} AND (end IS NULL OR end > ?) AND node IN ({marks}) ORDER BY node, start"
-        rows = db.execute(query, (end, start, *wanted)).fetchall()
+        rows = chain(db.execute(query, (end, start, *wanted)))
     else:
         # By their ends, which have an index: what ended before the window is not even looked at. The spans
         # of a node do not overlap, so that this is their order, too; the open one is the last.
-        rows = db.execute(f"{columns} AND end > ? ORDER BY end", (end, start)).fetchall()
-        rows += db.execute(f"{columns} AND end IS NULL", (end,))
+        rows = chain(
+            db.execute(f"{columns} AND end > ? ORDER BY end", (end, start)),
+            db.execute(f"{columns} AND end IS NULL", (end,)),
+        )
     found: dict[int, list[Stretch]] = defaultdict(list)
     for row in rows:
         found[row[0]].append(row[1:])
