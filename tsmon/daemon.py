@@ -365,7 +365,6 @@ class Daemon:
         taken = await self.store.write(lambda db: put(db, request.samples, request.interval, since))
         if taken.since is not None:
             await self.monitor.imported(taken.first_seen, taken.words())
-            self.api.figures.expire()
         return taken._asdict()
 
     def readiness(self) -> Readiness:

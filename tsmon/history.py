@@ -2,9 +2,9 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tsmon.batch import LatencyRow
 from tsmon.store import Store
@@ -145,7 +145,7 @@ def _spans(
     if nums is not None and len(wanted) <= _CHUNK:
         marks = ",".join("?" * len(wanted))
         query = f"{columns} AND (end IS NULL OR end > ?) AND node IN ({marks}) ORDER BY node, start"
-        rows = chain(db.execute(query, (end, start, *wanted)))
+        rows: Iterable[tuple[Any, ...]] = db.execute(query, (end, start, *wanted))
     else:
         # By their ends, which have an index: what ended before the window is not even looked at. The spans
         # of a node do not overlap, so that this is their order, too; the open one is the last.

@@ -60,8 +60,7 @@ def is_whole(db: sqlite3.Connection, path: Path, before: Marks, now: Marks) -> b
 def _is_sound(db: sqlite3.Connection, path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as fresh:
-            if path.stat().st_size < _CHECKED:
-                check(fresh)
+            check_unless_large(fresh, path)
             known: tuple[object, ...] = db.execute(_CONTENT).fetchone()
             return known == tuple(fresh.execute(_CONTENT).fetchone())
     except sqlite3.DatabaseError:
@@ -75,6 +74,12 @@ def check(db: sqlite3.Connection) -> None:
         error = sqlite3.DatabaseError(words)
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
+
+
+def check_unless_large(db: sqlite3.Connection, path: Path) -> None:
+    """The same, of a database at `path` that is small enough for it to be quick."""
+    if path.stat().st_size < _CHECKED:
+        check(db)
 
 
 def copy_out(db: sqlite3.Connection, path: Path) -> Path:

@@ -19,7 +19,7 @@ import structlog
 
 from tsmon.batch import Batch, Loaded, apply_batch, load_all, prune_step
 from tsmon.readers import Readers
-from tsmon.rescue import Marks, check, copy_out, is_whole, marks, set_aside
+from tsmon.rescue import Marks, check_unless_large, copy_out, is_whole, marks, set_aside
 from tsmon.schema import APPLICATION_ID, MIGRATIONS
 
 log = structlog.get_logger(__name__)
@@ -143,8 +143,7 @@ class Store:
                     f"{self.path}: was written by a newer tsmon (schema {version}, this one knows "
                     f"{len(MIGRATIONS)}): update tsmon, or give it another state_dir"
                 )
-            if self.path.stat().st_size < 64 * 1024 * 1024:
-                check(db)
+            check_unless_large(db, self.path)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             _migrate(db, version)

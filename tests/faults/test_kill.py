@@ -11,8 +11,8 @@ import json
 import os
 import random
 import signal
-import sqlite3
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.faults.whole import rows, until
 from tests.test_life import tsmon
 from tsmon.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
@@ -88,15 +89,16 @@ async def test_nothing_is_lost_or_doubled(life: int, tmp_path: Path) -> None:
         async with tsmon(*command) as running:
             await running.line("started")
             # A recovery may wait five minutes for its group: here all of it is back.
-            await _until(lambda: not _rows(database, _OPEN) and not _rows(database, _WAITING))
+            await until(lambda: not _rows(database, _OPEN) and not _rows(database, _WAITING), 60)
             await asyncio.sleep(3)
-            await _until(lambda: not _rows(database, _WAITING))
+            await until(lambda: not _rows(database, _WAITING), 60)
             running.process.terminate()
             await running.process.wait()
     _check_messages(inbox, database)
 
 
 _OPEN = "SELECT 1 FROM alerts WHERE state <> 'resolved'"
+_rows = partial(rows, timeout=10)
 _WAITING = "SELECT 1 FROM notifications WHERE delivered_at IS NULL AND failed IS NULL"
 
 
@@ -118,20 +120,6 @@ async def _ask(url: str) -> None:
             for path in itertools.cycle(paths):
                 async with client.get(f"{url}/health-monitoring{path}") as response:
                     await response.read()
-
-
-async def _until(done: Any) -> None:
-    async with asyncio.timeout(60):
-        while not done():  # noqa: ASYNC110 (another process)
-            await asyncio.sleep(0.1)
-
-
-def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
-    try:
-        return database.execute(query).fetchall()
-    finally:
-        database.close()
 
 
 def _check_database(path: Path) -> None:

@@ -122,8 +122,8 @@ class Whole:
         return rows(self.database, query)
 
 
-def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
+def rows(path: Path, query: str, timeout: float = 5) -> list[tuple[Any, ...]]:
+    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=timeout)
     try:
         return database.execute(query).fetchall()
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tsmon.cli.options import Given
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.config import state_dir
+from tsmon.config import Settings, state_dir
 
 _TIMEOUT = 120.0
 """Seconds: a test message may take a minute per channel."""
@@ -16,7 +16,12 @@ _TIMEOUT = 120.0
 
 def admin_socket(given: Given) -> Path:
     """Where it is. Raises CliError."""
-    return state_dir(given.load_or_fail().settings, os.environ) / "admin.sock"
+    return socket_of(given.load_or_fail().settings)
+
+
+def socket_of(settings: Settings) -> Path:
+    """Where it is with these settings."""
+    return state_dir(settings, os.environ) / "admin.sock"
 
 
 def unreachable(socket: Path, error: OSError) -> CliError:

@@ -1,20 +1,19 @@
 """What the doctor asks the tsmon that runs on this machine, over its admin socket."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
-from tsmon.cli.admin import exchange
+from tsmon.cli.admin import exchange, socket_of
 from tsmon.cli.finding import Finding
 from tsmon.cli.terminal import CliError, plain
-from tsmon.config import Settings, state_dir
+from tsmon.config import Settings
 
 _REMEDIES = {True: "mend it, then: tsmon notify enable", False: "tsmon tries again by itself"}
 
 
 async def examine_running(settings: Settings) -> list[Finding]:
     """How it fares by its own account."""
-    socket = state_dir(settings, os.environ) / "admin.sock"
+    socket = socket_of(settings)
     if not socket.exists():
         return [Finding("running tsmon", "skipped", f"none with this state directory ({socket})")]
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from tsmon.cli.admin import exchange
+from tsmon.cli.admin import exchange, socket_of
 from tsmon.cli.terminal import CliError, os_words, plain
 from tsmon.clock import rfc3339
 from tsmon.config import Settings, state_dir
@@ -43,7 +43,7 @@ def send_lines(settings: Settings, since: float | None) -> None:
         raise CliError("InfluxDB is not configured: set influx.url")
     with _database(settings) as db:
         until = samples_since(db, settings.influx) or time.time()
-        asyncio.run(_send(state_dir(settings, os.environ) / "admin.sock", db, settings, since, until))
+        asyncio.run(_send(socket_of(settings), db, settings, since, until))
 
 
 async def _send(

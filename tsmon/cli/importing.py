@@ -11,7 +11,7 @@ from typing import TextIO
 
 import click
 
-from tsmon.cli.admin import exchange
+from tsmon.cli.admin import exchange, socket_of
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, os_words, plain
 from tsmon.clock import Clock, grid_floor
@@ -118,10 +118,10 @@ async def _ask(settings: Settings, interval: float) -> Samples:
 
 
 async def _put(settings: Settings, samples: Samples, interval: float) -> Taken:
-    folder = state_dir(settings, os.environ)
-    admin = folder / "admin.sock"
+    admin = socket_of(settings)
     if _is_there(admin):
         return Taken(**await exchange(admin, "/import", {"interval": interval, "samples": samples}))
+    folder = state_dir(settings, os.environ)
     if not (folder / "tsmon.db").exists():
         raise CliError(f"{folder}: no tsmon has run with this state directory (--state-dir)")
     store = await Store.open(folder)
