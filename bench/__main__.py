@@ -22,9 +22,9 @@ import structlog
 
 from bench.page import measure_page
 from bench.watch import LoopWatch, peak_mib
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import load
-from tsmon.daemon import Daemon
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.tailnet import SimSource, SimTailnet
 
 SIZES = (10, 1000, 10_000)

@@ -21,8 +21,8 @@ import structlog
 from bench.soak import DAY, play, virtual_pace
 from bench.watch import LoopWatch
 from tests.virtual import VirtualClock, VirtualLoop
-from tsmon.history import EmbeddedHistory
-from tsmon.store import Store
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.store import Store
 
 SIZES = (10, 1000, 10_000)
 CHANGES = 2400

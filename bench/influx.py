@@ -21,13 +21,13 @@ from typing import Any
 import structlog
 
 from bench.watch import LoopWatch, peak_mib
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock
 from tsmon.config import InfluxSettings, load
-from tsmon.influx import Influx
-from tsmon.influx.outbox import Outbox
-from tsmon.influx.points import lines_of
-from tsmon.store import Store
+from tsmon.history.influx import Influx
+from tsmon.history.influx.outbox import Outbox
+from tsmon.history.influx.points import lines_of
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 SERVER = shutil.which("victoria-metrics")
 BEGIN = 1_790_000_100.0

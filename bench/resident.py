@@ -23,10 +23,10 @@ import structlog
 from aiohttp import web
 
 from bench.watch import pss_mib
-from tsmon import process
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import load
-from tsmon.daemon import Daemon
+from tsmon.daemon import process
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
 

@@ -15,9 +15,9 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import load
-from tsmon.daemon import Daemon
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import serving
 from tsmon.demo.tailnet import SimSource, SimTailnet
 

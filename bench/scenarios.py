@@ -20,7 +20,7 @@ from tests.harness import TEAM, World
 from tests.influx_server import TOKEN, Answer, FakeInflux
 from tests.virtual import VirtualClock, run_virtual
 from tsmon.demo.servers import serving
-from tsmon.history import EmbeddedHistory
+from tsmon.history.embedded import EmbeddedHistory
 from tsmon.notify.notice import OUTAGES
 
 PROD = "chocolate-factory"

@@ -25,14 +25,14 @@ from aiohttp import web
 
 from bench.watch import give_back_memory, pss_mib
 from tests.virtual import VirtualClock, VirtualLoop
-from tsmon import process
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import load
-from tsmon.daemon import Daemon
+from tsmon.daemon import process
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import serving
 from tsmon.demo.tailnet import SimSource, SimTailnet
-from tsmon.monitor import Published
-from tsmon.store import Store
+from tsmon.history.store import Store
+from tsmon.monitor.monitor import Published
 
 DAY = 86400.0
 NODES = 1000

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.watch import LoopWatch
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import load
-from tsmon.daemon import Daemon
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.tailnet import SimSource, SimTailnet
 
 SIZES = (1_000, 10_000)

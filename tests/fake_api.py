@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tsmon.answers import AlertAnswer, CriticalSummary, NodeAnswer, SummaryAnswer
+from tsmon.server.answers import AlertAnswer, CriticalSummary, NodeAnswer, SummaryAnswer
 
 HOSTILE = "\x1b[31mevil\x1b[2J\u202e\x9b1m[bold red]loud[/]\r\n|x"
 """What a name may hold: colours, a cleared screen, a turned reading direction, markup, a new line, a pipe."""

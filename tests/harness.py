@@ -9,22 +9,23 @@ from typing import Any
 import structlog
 
 from tests.virtual import VirtualClock
-from tsmon.alerts import Alert
-from tsmon.backlog import Backlog
-from tsmon.batch import Batch
-from tsmon.clock import Moment
-from tsmon.collector import Collector, Sample
+from tsmon.base.clock import Moment
+from tsmon.collector import Collector
 from tsmon.config import Settings, load
 from tsmon.demo.tailnet import SimSource, SimTailnet
-from tsmon.history import EmbeddedHistory
-from tsmon.influx import Influx
-from tsmon.monitor import Monitor, Published
+from tsmon.history.backlog import Backlog
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.influx import Influx
+from tsmon.history.store import Store, StoreError
+from tsmon.history.uptime import Outage, Uptime
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch
+from tsmon.monitor.monitor import Monitor, Published
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event, Node
 from tsmon.notify.notifier import Notifier
 from tsmon.notify.outcome import DELIVERED, Outcome
 from tsmon.notify.texts import Message
-from tsmon.state import Event, Node
-from tsmon.store import Store, StoreError
-from tsmon.uptime import Outage, Uptime
 
 
 def settings(toml: Path | None = None, **values: Any) -> Settings:

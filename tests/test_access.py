@@ -11,10 +11,10 @@ from aiohttp.test_utils import make_mocked_request
 
 from tests.harness import settings
 from tests.test_api import Site, site
-from tsmon.access import Access
 from tsmon.config import load
-from tsmon.source import SourceError
-from tsmon.state import View
+from tsmon.monitor.state import View
+from tsmon.server.access import Access
+from tsmon.source.errors import SourceError
 
 TOKEN = "a-token-that-is-long-enough"
 SUMMARY = "/health-monitoring/summary"
@@ -183,7 +183,7 @@ async def test_ipv6_callers_and_callers_without_an_address() -> None:
 
 
 async def test_the_whois_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsmon.access._WHOIS_MOST", 3)
+    monkeypatch.setattr("tsmon.server.access._WHOIS_MOST", 3)
     guard = access(whois=Whois(person("x")), auth__mode="tailnet", auth__users="alice")
     for port in range(10):
         await guard._is_member(make_mocked_request("GET", "/", transport=Transport(("100.64.0.9", port))))

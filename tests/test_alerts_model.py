@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.harness import World
 from tests.virtual import run_virtual
-from tsmon.alerts import Alert
-from tsmon.state import Event
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.state import Event
 
 NAMES = ("git", "dev", "chocolate-factory", "server-1")
 NODE_KINDS = ("node_offline", "node_detached", "node_missing", "node_flapping", "key_expiring")

@@ -18,7 +18,14 @@ import pytest
 
 import tsmon.api
 from tests.harness import settings
-from tsmon.answers import (
+from tsmon.base.clock import Clock
+from tsmon.config import load
+from tsmon.daemon.daemon import Daemon
+from tsmon.demo.servers import FakeSidecar, serving
+from tsmon.demo.tailnet import SimTailnet
+from tsmon.history.store import StoreError
+from tsmon.monitor.state import EVENT_TYPES
+from tsmon.server.answers import (
     AlertsAnswer,
     CriticalEntry,
     HistoryAnswer,
@@ -29,14 +36,7 @@ from tsmon.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
-from tsmon.clock import Clock
-from tsmon.config import load
-from tsmon.daemon import Daemon
-from tsmon.demo.servers import FakeSidecar, serving
-from tsmon.demo.tailnet import SimTailnet
-from tsmon.source import SourceError
-from tsmon.state import EVENT_TYPES
-from tsmon.store import StoreError
+from tsmon.source.errors import SourceError
 
 PROD = "chocolate-factory"
 
@@ -256,7 +256,7 @@ async def test_a_store_that_cannot_be_read_refuses_an_export(
 async def test_an_export_that_breaks_off_never_looks_whole(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsmon.logs._CHUNK", 2)
+    monkeypatch.setattr("tsmon.server.event_log._CHUNK", 2)
     read, calls = here.daemon.store.read, 0
 
     async def fail_later(work: Any, *rest: Any) -> Any:

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from tests.harness import settings
-from tsmon.alerts import ALERT_KINDS
-from tsmon.answers import ErrorAnswer
 from tsmon.api import Api
-from tsmon.clock import Clock
-from tsmon.routing import Route
-from tsmon.state import EVENT_TYPES
+from tsmon.base.clock import Clock
+from tsmon.monitor.alerts import ALERT_KINDS
+from tsmon.monitor.state import EVENT_TYPES
+from tsmon.server.answers import ErrorAnswer
+from tsmon.server.routing import Route
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "api.md").read_text()

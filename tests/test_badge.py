@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_api import site
-from tsmon.badge import badge
+from tsmon.server.badge import badge
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tsmon.classify import Classifier
 from tsmon.config import RoleRule, Settings, load
-from tsmon.status import NodeFacts
+from tsmon.source.status import NodeFacts
 
 DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
 

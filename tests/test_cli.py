@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.fake_api import HOSTILE, FakeApi, alert, entry, error, git, node, prod, serving, text
+from tsmon.base.text import length_words
 from tsmon.cli import COMMANDS, main
 from tsmon.cli.logs import render as render_entry
 from tsmon.cli.picture import Report, render, state_words
 from tsmon.cli.terminal import CliError, local_time, plain, read_moment
-from tsmon.words import length_words
 
 WHEN = 1_789_999_200.0  # 2026-09-21T14:00:00Z
 

@@ -22,18 +22,18 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from tests.fake_api import serving
-from tsmon import admin
+from tsmon.base.clock import Clock
 from tsmon.cli import export, main, template
-from tsmon.cli.examine import examine_clock, examine_config
+from tsmon.cli.doctor.everything import examine_clock, examine_config
 from tsmon.cli.options import Given
 from tsmon.cli.run import tailnet_here
-from tsmon.clock import Clock
 from tsmon.config import ConfigError, Secret, Settings, load, load_all, setting_keys
 from tsmon.demo.servers import FakeLocalApi, FakeSidecar
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.schema import MIGRATIONS
-from tsmon.status import Decoder
-from tsmon.store import Store
+from tsmon.history.schema import MIGRATIONS
+from tsmon.history.store import Store
+from tsmon.server import admin
+from tsmon.source.status import Decoder
 
 COMMAND = [sys.executable, "-c", "from tsmon.cli import main; main()"]
 
@@ -492,7 +492,7 @@ def test_a_large_database_is_not_checked_whole(
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200000)"
         " INSERT INTO t SELECT x FROM n",
     )
-    monkeypatch.setattr("tsmon.cli.examine_machine.TIMEOUT", -1.0)
+    monkeypatch.setattr("tsmon.cli.doctor.machine.TIMEOUT", -1.0)
     assert "too large to check it whole" in findings()["database"]["says"]
 
 
@@ -618,7 +618,7 @@ def test_influxdb_shows_a_wrong_clock(sidecar: str, tmp_path: Path) -> None:
 def test_influxdb_that_is_not_there(sidecar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = '[influx]\nurl = "http://127.0.0.1:1"\norg = "acme"\n'
     assert "connection refused" in findings("--config", written(tmp_path, text))["influxdb"]["says"]
-    monkeypatch.setattr("tsmon.cli.examine.TIMEOUT", 0.2)
+    monkeypatch.setattr("tsmon.cli.doctor.everything.TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -748,8 +748,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append(arguments)
         return 7
 
-    monkeypatch.setattr("tsmon.process.run", start)
-    monkeypatch.setattr("tsmon.process.run_demo", start)
+    monkeypatch.setattr("tsmon.daemon.process.run", start)
+    monkeypatch.setattr("tsmon.daemon.process.run_demo", start)
     return calls
 
 
@@ -802,8 +802,8 @@ def test_the_demo_takes_nothing_but_where_it_answers(
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where a tailnet is looked for: a socket that is not there, a port where nobody listens."""
-    monkeypatch.setattr("tsmon.source.SOCKETS", (str(tmp_path / "tailscaled.sock"),))
-    monkeypatch.setattr("tsmon.source.SIDECAR_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr("tsmon.source.auto.SOCKETS", (str(tmp_path / "tailscaled.sock"),))
+    monkeypatch.setattr("tsmon.source.auto.SIDECAR_URL", f"http://127.0.0.1:{free_port()}")
     return tmp_path / "tailscaled.sock"
 
 
@@ -837,12 +837,12 @@ def test_what_counts_as_a_tailnet(places: Path, tailnet: SimTailnet, monkeypatch
     assert not here()
     fake = FakeSidecar(tailnet)
     with serving(fake.application()) as url:
-        monkeypatch.setattr("tsmon.source.SIDECAR_URL", url)
+        monkeypatch.setattr("tsmon.source.auto.SIDECAR_URL", url)
         assert here()
         tailnet.fault = "bad_gateway"  # a sidecar whose Tailscale is down is one all the same
         assert here()
     with serving(web.Application()) as url:
-        monkeypatch.setattr("tsmon.source.SIDECAR_URL", url)
+        monkeypatch.setattr("tsmon.source.auto.SIDECAR_URL", url)
         assert not here()
     places.touch()
     assert here()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import World, running
 from tests.virtual import VirtualClock, run_virtual, virtual
-from tsmon.clock import Clock, grid_floor, parse_rfc3339, rfc3339
+from tsmon.base.clock import Clock, grid_floor, parse_rfc3339, rfc3339
 
 PROD = "chocolate-factory"
 

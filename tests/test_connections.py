@@ -11,8 +11,8 @@ import pytest
 import structlog
 from aiohttp import web
 
-from tsmon.connections import Connections
-from tsmon.process import prepare
+from tsmon.daemon.process import prepare
+from tsmon.server.connections import Connections
 
 LARGE = 16 * 1024 * 1024
 """More than the system takes off a sender's hands."""

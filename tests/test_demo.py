@@ -14,13 +14,13 @@ from tests.harness import World
 from tests.test_life import ROOT, Process
 from tests.test_status import FIXTURES
 from tests.virtual import VirtualClock, virtual
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Settings
 from tsmon.demo.show import HISTORY_DAYS, demo_settings, demo_tailnet, open_demo, seed_history, story
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.history import EmbeddedHistory
-from tsmon.status import Decoder
-from tsmon.store import Store
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.store import Store
+from tsmon.source.status import Decoder
 
 
 async def test_the_demo_runs_with_history_and_can_never_be_mistaken(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_every_line_of_the_doctor_is_explained() -> None:
         re.findall(r"^\| `([a-z ]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     )
     found = set()
-    for file in (ROOT / "tsmon" / "cli").glob("examine*.py"):
+    for file in (ROOT / "tsmon" / "cli" / "doctor").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
                 assert isinstance(node.args[0], ast.Constant), file

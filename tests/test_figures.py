@@ -6,9 +6,9 @@ from typing import Any
 import structlog
 
 from tests.virtual import VirtualClock, virtual
-from tsmon.figures import FRESH, FigureCache
-from tsmon.store import StoreError
-from tsmon.uptime import Uptime
+from tsmon.history.store import StoreError
+from tsmon.history.uptime import Uptime
+from tsmon.server.figures import FRESH, FigureCache
 
 
 class SlowHistory:

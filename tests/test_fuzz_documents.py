@@ -13,13 +13,13 @@ import pytest
 
 from tests.harness import settings
 from tests.test_status import DOCUMENTS, FIXTURES
-from tsmon.changes import Look, compare
+from tsmon.base.clock import Moment
 from tsmon.classify import Classifier
-from tsmon.clock import Moment
-from tsmon.reach import Pings
-from tsmon.sight import Sight
-from tsmon.state import Node
-from tsmon.status import BadDocument, Decoder
+from tsmon.monitor.changes import Look, compare
+from tsmon.monitor.reach import Pings
+from tsmon.monitor.sight import Sight
+from tsmon.monitor.state import Node
+from tsmon.source.status import BadDocument, Decoder
 
 COUNT = int(os.environ.get("TSMON_TEST_DOCUMENTS", "10000"))
 NOW = 1_790_000_000.0

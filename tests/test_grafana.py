@@ -15,9 +15,9 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.influx2 import MISSING, real_influx
 from tests.test_influx_reading import LSP, valid
-from tsmon.collector import Sample
-from tsmon.influx.points import event_lines_of, lines_of
-from tsmon.state import Event
+from tsmon.history.influx.points import event_lines_of, lines_of
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "packaging" / "grafana"

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from tests.harness import running
 from tests.virtual import virtual
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Heartbeat as Settings
 from tsmon.config import Secret
-from tsmon.heartbeat import Heartbeat, stopped_url
+from tsmon.notify.heartbeat import Heartbeat, stopped_url
 
 UUID = "0b5c2f6e-6a0e-4c2a-9d0a-1f2e3d4c5b6a"
 

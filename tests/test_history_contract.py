@@ -14,19 +14,19 @@ import pytest
 from tests.harness import settings
 from tests.influx2 import MISSING, RealInflux, real_influx
 from tests.virtual import VirtualClock, run_virtual
-from tsmon.batch import Batch, Observed, SpanChange
-from tsmon.choice import ChosenHistory
+from tsmon.base.clock import Clock, grid_floor
 from tsmon.classify import Classifier
-from tsmon.clock import Clock, grid_floor
-from tsmon.collector import Sample
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.figures import History
-from tsmon.history import EmbeddedHistory
-from tsmon.influx import Influx, InfluxReader, ReadError
-from tsmon.influx.queries import Tally
-from tsmon.state import Node
-from tsmon.status import Decoder
-from tsmon.store import Store
+from tsmon.history.chosen import ChosenHistory
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.influx import Influx, InfluxReader, ReadError
+from tsmon.history.influx.queries import Tally
+from tsmon.history.store import Store
+from tsmon.monitor.batch import Batch, Observed, SpanChange
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Node
+from tsmon.server.figures import History
+from tsmon.source.status import Decoder
 
 STEP = 300.0
 DAY = 86400.0

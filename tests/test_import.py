@@ -19,14 +19,14 @@ from tests.influx2 import call, real_influx
 from tests.influx2 import program as influxd
 from tests.test_api import site
 from tests.virtual import START, run_virtual
+from tsmon.base.clock import Clock, rfc3339
 from tsmon.cli import main
-from tsmon.clock import Clock, rfc3339
-from tsmon.collector import Sample
-from tsmon.influx.importing import Heard, read_line, spans_of
-from tsmon.influx.points import lines_of
-from tsmon.influx.queries import Tally
-from tsmon.store import Store
-from tsmon.uptime import ObservedTime, calculate_uptime
+from tsmon.history.influx.importing import Heard, read_line, spans_of
+from tsmon.history.influx.points import lines_of
+from tsmon.history.influx.queries import Tally
+from tsmon.history.store import Store
+from tsmon.history.uptime import ObservedTime, calculate_uptime
+from tsmon.monitor.samples import Sample
 
 STEP = 300.0
 SECONDS = 1_795_424_400

@@ -15,13 +15,13 @@ from aiohttp import web
 
 from tests.harness import settings
 from tests.influx_server import HANG, RESET, TOKEN, Answer, FakeInflux, refusal
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock
 from tsmon.config import ConfigError, InfluxSettings, Secret
 from tsmon.demo.servers import serving
-from tsmon.influx import Influx
-from tsmon.influx.outbox import Contents
-from tsmon.store import Store
+from tsmon.history.influx import Influx
+from tsmon.history.influx.outbox import Contents
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 SAMPLES = [
     Sample("git", "git", "Linux", 1, "100.64.0.2", 1.5),
@@ -44,8 +44,8 @@ def fake() -> FakeInflux:
 
 @pytest.fixture
 async def chosen(fake: FakeInflux, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[InfluxSettings]:
-    monkeypatch.setattr("tsmon.influx.sender._FIRST_WAIT", 0.01)
-    monkeypatch.setattr("tsmon.influx.sender._LONGEST_WAIT", 0.02)
+    monkeypatch.setattr("tsmon.history.influx.sender._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("tsmon.history.influx.sender._LONGEST_WAIT", 0.02)
     async with serving(fake.application()) as url:
         yield settings(influx__url=url, influx__token=TOKEN, influx__org="home").influx
 
@@ -154,7 +154,7 @@ async def test_what_is_not_stored_is_sent_again(
 async def test_a_server_that_hangs_or_is_not_there_holds_nobody_up(
     fake: FakeInflux, chosen: InfluxSettings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsmon.influx.sender._TIMEOUT_MS", 100)
+    monkeypatch.setattr("tsmon.history.influx.sender._TIMEOUT_MS", 100)
     fake.script = [Answer(HANG)]
     influx = Influx(chosen, store, Clock())
     async with sending(influx):
@@ -312,7 +312,7 @@ async def test_a_request_that_fails_for_ever_is_sent_in_ever_smaller_pieces(
     fake: FakeInflux, influx: Influx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 500 may come from one line: what is good arrives."""
-    monkeypatch.setattr("tsmon.influx.sender._TRIES", 2)
+    monkeypatch.setattr("tsmon.history.influx.sender._TRIES", 2)
     fake.script = [Answer(500), Answer(500), Answer(204, stored=True), Answer(500), Answer(204, stored=True)]
     await influx.put_samples(300.0, SAMPLES)
     await until(lambda: len(fake.writes) >= 6 and not influx.error)
@@ -344,7 +344,7 @@ async def test_a_lag_is_told(fake: FakeInflux, influx: Influx, monkeypatch: pyte
     await influx.put_samples(300.0, SAMPLES)
     await until(lambda: influx.error)
     assert influx.lag_error == ""
-    monkeypatch.setattr("tsmon.influx.sender.LAG_LIMIT", -1.0)
+    monkeypatch.setattr("tsmon.history.influx.sender.LAG_LIMIT", -1.0)
     assert "answered 503" in influx.lag_error
     fake.refusing = None
     await until(lambda: not influx.lag_error)
@@ -389,7 +389,7 @@ async def test_the_wrong_url_answers_html_and_is_named(store: Store, monkeypatch
 
 
 def test_the_same_lines_are_the_same_bytes() -> None:
-    from tsmon.influx.points import compress, unpack  # noqa: PLC0415 (only here)
+    from tsmon.history.influx.points import compress, unpack  # noqa: PLC0415 (only here)
 
     lines = ["a b=1i 1", "a b=2i 2"]
     assert compress(lines) == compress(lines)

@@ -7,8 +7,8 @@ import pytest
 
 from tests.harness import World, running
 from tests.virtual import virtual
-from tsmon.collector import Sample
-from tsmon.influx.backfill import grid_samples, oldest_span
+from tsmon.history.influx.backfill import grid_samples, oldest_span
+from tsmon.monitor.samples import Sample
 
 PROD = "chocolate-factory"
 
@@ -86,7 +86,7 @@ async def test_the_mean_of_the_samples_is_the_uptime(tmp_path: Path) -> None:
 
 @virtual
 async def test_an_empty_history_has_no_samples(tmp_path: Path) -> None:
-    from tsmon.store import Store  # noqa: PLC0415 (only here)
+    from tsmon.history.store import Store  # noqa: PLC0415 (only here)
 
     store = await Store.open(tmp_path)
     assert await store.read(lambda db: list(grid_samples(db, 0.0, 1e6, 300.0))) == []

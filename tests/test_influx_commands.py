@@ -17,15 +17,15 @@ from tests.fake_api import serving as serving_aside
 from tests.harness import running, settings
 from tests.influx_server import TOKEN, FakeInflux, Point, read_line
 from tests.virtual import START, run_virtual
+from tsmon.base.clock import Clock
 from tsmon.cli import main
-from tsmon.cli.examine_outbox import examine_outbox
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.cli.doctor.outbox import examine_outbox
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.influx.outbox import Outbox
-from tsmon.influx.points import unpack
-from tsmon.store import Store
+from tsmon.history.influx.outbox import Outbox
+from tsmon.history.influx.points import unpack
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 SAMPLES = [Sample("git", "git", "Linux", 1, None, None), Sample("dev", "other", "Linux", 0, None, None)]
 

@@ -16,13 +16,13 @@ import pytest
 from aiohttp import web
 
 from tests.influx_server import HANG, RESET, TOKEN, Answer, FakeInflux
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock
 from tsmon.config import InfluxSettings
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.influx.outbox import Outbox
-from tsmon.store import Store
+from tsmon.history.influx.outbox import Outbox
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 SAMPLE = Sample("git", "git", "Linux", 1, None, None)
 

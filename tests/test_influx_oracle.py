@@ -20,11 +20,11 @@ from aiohttp import web
 
 from tests.influx2 import RealInflux
 from tests.test_history_contract import DARK, Week, written
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock
 from tsmon.demo.servers import serving
-from tsmon.history import EmbeddedHistory
-from tsmon.store import Store
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 _CONFIG = """
 reporting-disabled = true

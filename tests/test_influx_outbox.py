@@ -12,14 +12,14 @@ import pytest
 from tests.harness import settings
 from tests.influx_server import Point, read_line
 from tests.virtual import VirtualClock, virtual
-from tsmon.batch import Batch
-from tsmon.clock import Clock
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock
 from tsmon.config import InfluxSettings
-from tsmon.influx.outbox import Outbox, samples_since
-from tsmon.influx.points import compress, lines_of, unpack
-from tsmon.state import Event
-from tsmon.store import Store, StoreError
+from tsmon.history.influx.outbox import Outbox, samples_since
+from tsmon.history.influx.points import compress, lines_of, unpack
+from tsmon.history.store import Store, StoreError
+from tsmon.monitor.batch import Batch
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event
 
 SAMPLES = [
     Sample("git", "git", "Linux", 1, "100.64.0.2", 1.5),
@@ -108,7 +108,7 @@ async def test_what_is_held_is_bounded(store: Store, monkeypatch: pytest.MonkeyP
     async def refuse(_: Callable[[sqlite3.Connection], object]) -> object:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("tsmon.influx.outbox._MOST_HELD", 300)
+    monkeypatch.setattr("tsmon.history.influx.outbox._MOST_HELD", 300)
     monkeypatch.setattr(store, "write", refuse)
     outbox = Outbox(chosen(), store, Clock())
     for grid in range(10):
@@ -119,7 +119,7 @@ async def test_what_is_held_is_bounded(store: Store, monkeypatch: pytest.MonkeyP
 
 
 async def test_older_samples_go_in_while_little_waits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsmon.influx.outbox._ENOUGH", 2)
+    monkeypatch.setattr("tsmon.history.influx.outbox._ENOUGH", 2)
     outbox = Outbox(chosen(), store, Clock())
     old = compress(lines_of(300.0, SAMPLES, {}))
     assert await outbox.put_lines(old)

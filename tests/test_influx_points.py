@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.influx_server import Point, read_line
-from tsmon.collector import Sample
-from tsmon.influx.points import MOST_BYTES, MOST_LINES, event_lines_of, lines_of, pack, unpack
-from tsmon.influx.verdicts import MOST_PATIENCE, Action, bad_lines, judge
-from tsmon.retry import seconds_to_wait
-from tsmon.state import Event
-from tsmon.status import clean_hostname, clean_text
+from tsmon.base.retry import seconds_to_wait
+from tsmon.base.text import clean_text
+from tsmon.history.influx.points import MOST_BYTES, MOST_LINES, event_lines_of, lines_of, pack, unpack
+from tsmon.history.influx.verdicts import MOST_PATIENCE, Action, bad_lines, judge
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event
+from tsmon.source.status import clean_hostname
 
 HOSTILE = st.text(st.characters(codec="utf-8"), max_size=60) | st.lists(
     st.sampled_from(["\\", ",", "=", " ", '"', "'", "\n", "\r", "\u2028", "#", "x", "é", "\ufeff"]),

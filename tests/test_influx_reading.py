@@ -23,12 +23,11 @@ from tests.harness import settings
 from tests.influx2 import MISSING, RealInflux, real_influx
 from tests.test_api import site
 from tests.test_history_contract import Week, chosen, written
-from tsmon.clock import Clock, grid_floor
-from tsmon.collector import Sample
-from tsmon.history import EmbeddedHistory
-from tsmon.influx import InfluxReader, ReadError
-from tsmon.influx.points import library
-from tsmon.influx.queries import (
+from tsmon.base.clock import Clock, grid_floor
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.influx import InfluxReader, ReadError
+from tsmon.history.influx.points import library
+from tsmon.history.influx.queries import (
     TALLIES,
     WINDOWS,
     AnswerError,
@@ -38,7 +37,8 @@ from tsmon.influx.queries import (
     read_tallies,
     read_windows,
 )
-from tsmon.store import Store
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 LSP = os.environ.get("TSMON_TEST_FLUX_LSP", "")
 STEP = 300.0

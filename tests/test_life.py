@@ -18,14 +18,14 @@ import pytest
 import structlog
 
 from tests.test_api import site
-from tsmon.admin import SOCKET
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Log, load
+from tsmon.daemon.logging import configure
+from tsmon.daemon.loops import Loops
+from tsmon.daemon.systemd import notify, watchdog_interval
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.logging import configure
-from tsmon.loops import Loops
-from tsmon.systemd import notify, watchdog_interval
+from tsmon.server.admin import SOCKET
 
 ROOT = Path(__file__).parent.parent
 HERE = ("--listen", "127.0.0.1:0", "--state-dir")
@@ -251,7 +251,7 @@ def test_no_service_manager_is_no_matter(tmp_path: Path) -> None:
 
 
 async def test_a_loop_that_dies_is_restarted_with_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsmon.loops._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("tsmon.daemon.loops._FIRST_WAIT", 0.01)
     structlog.configure(processors=[_drop])
     runs: list[float] = []
     loops = Loops()

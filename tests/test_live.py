@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from tests.test_api import Site, site
-from tsmon.live import make_message
-from tsmon.monitor import Published
-from tsmon.store import StoreError
+from tsmon.history.store import StoreError
+from tsmon.monitor.monitor import Published
+from tsmon.server.live import make_message
 
 STREAM = "/health-monitoring/stream"
 
@@ -157,7 +157,7 @@ async def test_a_store_that_cannot_be_read_stops_no_stream(
     async def refuse(*_: Any, **__: Any) -> Any:
         raise StoreError("tsmon.db: the disk reports an I/O error")
 
-    monkeypatch.setattr("tsmon.live.events_after", refuse)
+    monkeypatch.setattr("tsmon.server.live.events_after", refuse)
     async with listening(here, Last_Event_ID="1") as events:
         here.tailnet.off("git")
         await here.poll()
@@ -168,7 +168,7 @@ async def test_a_quiet_stream_is_kept_alive(
     here: Site,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tsmon.live._PING", 0.05)
+    monkeypatch.setattr("tsmon.server.live._PING", 0.05)
     async with listening(here) as events:
         for _ in range(2):
             await here.poll()
@@ -216,7 +216,7 @@ async def test_a_slow_client_is_dropped_and_the_others_are_not(here: Site) -> No
 async def test_head_and_too_many_clients(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async with here.client.head(here.daemon.url + STREAM) as response:
         assert response.content_type == "text/event-stream"
-    monkeypatch.setattr("tsmon.live.MOST_CLIENTS", 0)
+    monkeypatch.setattr("tsmon.server.live.MOST_CLIENTS", 0)
     assert (await here.get(STREAM, 503))["error"]["code"] == "too_many_clients"
 
 

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.test_api import PROD, Site, site
-from tsmon.metrics import Snapshot, _nodes
+from tsmon.server.metrics import Snapshot, _nodes
 
 ROOT = Path(__file__).parent.parent
 
@@ -105,7 +105,7 @@ async def test_the_nodes_are_told_once_for_as_long_as_nothing_changes(
         made.append(snapshot)
         return _nodes(snapshot)
 
-    monkeypatch.setattr("tsmon.metrics._nodes", count)
+    monkeypatch.setattr("tsmon.server.metrics._nodes", count)
     async with site(tmp_path) as here:
         assert value((await families(here))["tsmon_node_online"], hostname="git") == 1
         assert value((await families(here))["tsmon_node_online"], hostname="git") == 1

@@ -15,8 +15,9 @@ from tests.test_status import document as status_document
 from tests.test_status import only, peer
 from tests.virtual import virtual
 from tsmon.classify import Classifier
-from tsmon.collector import Collector, Sample
-from tsmon.influx import lines_of
+from tsmon.collector import Collector
+from tsmon.history.influx import lines_of
+from tsmon.monitor.samples import Sample
 
 PROD = "chocolate-factory"
 ROOT = Path(__file__).parent.parent

@@ -18,20 +18,20 @@ import pytest
 from aiohttp import web
 from aiosmtpd.controller import Controller
 
-from tsmon.alerts import Alert
-from tsmon.batch import Batch
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Channel, Secret
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch
+from tsmon.monitor.state import View
 from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
 from tsmon.notify.desk import News
-from tsmon.notify.http import Poster
 from tsmon.notify.notice import Entry, Notice
 from tsmon.notify.outcome import Outcome
+from tsmon.notify.poster import Poster
 from tsmon.notify.services import AppriseService, without_secrets
 from tsmon.notify.texts import Facts, Message, write
 from tsmon.notify.webhook import Webhook, payload
-from tsmon.state import View
-from tsmon.status import Tailnet
+from tsmon.source.status import Tailnet
 
 NOW = 1_790_000_000.0
 

@@ -10,10 +10,10 @@ from tests.harness import settings
 from tests.virtual import VirtualClock, run_virtual
 from tsmon.classify import Classifier
 from tsmon.demo.tailnet import SimTailnet
+from tsmon.monitor.state import Node
 from tsmon.notify.cause import common_cause
 from tsmon.notify.grouping import WINDOW, Draft, Groups, load_groups
-from tsmon.state import Node
-from tsmon.status import Decoder
+from tsmon.source.status import Decoder
 
 
 def none_before(_: float) -> bool:

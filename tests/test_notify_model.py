@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.harness import World
 from tests.test_alerts_model import NAMES, NODE_KINDS, Witness, act
 from tests.virtual import run_virtual
-from tsmon.alerts import Alert, Silence
+from tsmon.monitor.alerts import Alert, Silence
 from tsmon.notify.line import MessageLine
 from tsmon.notify.outcome import Outcome
 

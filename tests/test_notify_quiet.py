@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.alerts import Alert, Silence
 from tsmon.config import Maintenance
+from tsmon.monitor.alerts import Alert, Silence
 from tsmon.notify.quiet import Quiet, window_end
 
 BERLIN = ZoneInfo("Europe/Berlin")

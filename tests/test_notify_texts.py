@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_notify_channels import NOW, alert, view
-from tsmon.alerts import ALERT_KINDS, Alert
+from tsmon.monitor.alerts import ALERT_KINDS, Alert
+from tsmon.monitor.state import Blind, View
 from tsmon.notify.notice import Entry, Notice, Phase
 from tsmon.notify.texts import Facts, Message, plain_message, write
-from tsmon.state import Blind, View
-from tsmon.status import clean_hostname
+from tsmon.source.status import clean_hostname
 
 
 def told(

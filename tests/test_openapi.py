@@ -15,7 +15,7 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis import GenerationMode
 
 from tests.test_api import PROD, site
-from tsmon.answers import ReadyAnswer
+from tsmon.server.answers import ReadyAnswer
 
 DOCS = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
 EXAMPLES = 60

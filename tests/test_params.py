@@ -11,9 +11,9 @@ from multidict import MultiDict
 from yarl import URL
 
 from tests.test_api import site
-from tsmon import queries
-from tsmon.clock import rfc3339
-from tsmon.params import BadParameterError, Param, parse_query
+from tsmon.base.clock import rfc3339
+from tsmon.server import route_params as queries
+from tsmon.server.params import BadParameterError, Param, parse_query
 
 EVERY = sorted(
     {param for table in (queries.NODES, queries.ALERTS, queries.LOGS, queries.HISTORY) for param in table}

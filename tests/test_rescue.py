@@ -11,10 +11,10 @@ import pytest
 import structlog
 
 from tests.test_store import count, event, nodes
-from tsmon.backlog import Backlog
-from tsmon.batch import Batch
-from tsmon.rescue import set_aside
-from tsmon.store import Store, StoreError
+from tsmon.history.backlog import Backlog
+from tsmon.history.rescue import set_aside
+from tsmon.history.store import Store, StoreError
+from tsmon.monitor.batch import Batch
 
 EVENTS = 300
 
@@ -146,7 +146,7 @@ async def test_without_room_for_the_copy_nothing_is_thrown_away(
 
     store, backlog = await _harmed(tmp_path, "deleted", checkpointed=False)
     with monkeypatch.context() as patch:
-        patch.setattr("tsmon.store.copy_out", full)
+        patch.setattr("tsmon.history.store.copy_out", full)
         await backlog.commit(Batch(events=[event(EVENTS + 1)]))
         assert "the disk is full" in backlog.error
     await backlog.commit(Batch(events=[event(EVENTS + 2)]))

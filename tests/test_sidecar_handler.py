@@ -20,10 +20,10 @@ import pytest
 from tests import test_source
 from tests.harness import settings
 from tests.sidecar_proxy import ROOT, SCRIPT, Proxy, parse, sidecar
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.source import Sidecar
+from tsmon.source.sidecar import Sidecar
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tailscale"
 DOCUMENT = (FIXTURES / "all-online.cli.json").read_text()

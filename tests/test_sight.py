@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_status import document, peer
-from tsmon.clock import Moment
-from tsmon.sight import REASONS, Failure, Sight, Verdict, describe
-from tsmon.status import Decoder, Snapshot, Tailnet
+from tsmon.base.clock import Moment
+from tsmon.monitor.sight import REASONS, Failure, Sight, Verdict, describe
+from tsmon.source.status import Decoder, Snapshot, Tailnet
 
 DOWN = Failure("source_unreachable", "refused")
 

@@ -14,21 +14,15 @@ from aiohttp import web
 from aioresponses import aioresponses
 
 from tests.harness import settings
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.source import (
-    Auto,
-    LocalApi,
-    Ping,
-    Sidecar,
-    Source,
-    SourceError,
-    bus_mask,
-    make_source,
-    read_ping,
-    read_text_ping,
-)
+from tsmon.source import Source, make_source
+from tsmon.source.auto import Auto
+from tsmon.source.errors import SourceError
+from tsmon.source.localapi import LocalApi, bus_mask
+from tsmon.source.pings import Ping, read_ping, read_text_ping
+from tsmon.source.sidecar import Sidecar
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tailscale"
 

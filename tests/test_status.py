@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.sight import document_reason
-from tsmon.status import BadDocument, Decoder, Snapshot, clean_hostname, clean_text
+from tsmon.base.text import clean_text
+from tsmon.monitor.sight import document_reason
+from tsmon.source.status import BadDocument, Decoder, Snapshot, clean_hostname
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tailscale"
 SNAPSHOTS = Path(__file__).parent / "snapshots" / "status.json"

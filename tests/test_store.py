@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from tsmon.alerts import Alert
-from tsmon.backlog import Backlog
-from tsmon.batch import Batch, LatencyRow, Observed, SpanChange
 from tsmon.classify import Classifier
 from tsmon.config import Settings
-from tsmon.history import EmbeddedHistory
-from tsmon.logs import EventFilter, all_events, events_after, page_of_events, resolved_alerts
-from tsmon.schema import MIGRATIONS
-from tsmon.state import Event, Node
-from tsmon.status import Decoder
-from tsmon.store import Store, StoreError, StoreRenewedError
+from tsmon.history.backlog import Backlog
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.schema import MIGRATIONS
+from tsmon.history.store import Store, StoreError, StoreRenewedError
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
+from tsmon.monitor.state import Event, Node
+from tsmon.server.event_log import EventFilter, all_events, events_after, page_of_events, resolved_alerts
+from tsmon.source.status import Decoder
 
 FIXTURE = Path(__file__).parent / "fixtures" / "tailscale" / "all-online.json"
 
@@ -364,7 +364,7 @@ async def test_the_file_is_truncated_under_the_running_process(tmp_path: Path) -
 async def test_a_locked_database_is_an_error_and_recovers(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsmon.store.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("tsmon.history.store.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     backlog = Backlog(store.commit)

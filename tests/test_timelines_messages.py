@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness import TEAM, World, running
 from tests.virtual import virtual
-from tsmon.clock import rfc3339
+from tsmon.base.clock import rfc3339
 from tsmon.notify.outcome import DELIVERED, Outcome
 
 PROD = "chocolate-factory"

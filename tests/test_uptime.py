@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.uptime import (
-    ObservedTime,
-    Outage,
-    Span,
-    calculate_uptime,
-    make_bars,
-    outages,
-    percentage,
-)
+from tsmon.history.uptime import ObservedTime, Outage, Span, calculate_uptime, make_bars, outages, percentage
 
 LENGTH = 240
 

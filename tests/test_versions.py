@@ -9,9 +9,9 @@ from tests.test_classify import facts as facts_of
 from tests.virtual import VirtualClock, virtual
 from tsmon.classify import Classifier
 from tsmon.config import load
-from tsmon.source import SourceError
-from tsmon.state import Node
-from tsmon.versions import Versions
+from tsmon.monitor.state import Node
+from tsmon.server.versions import Versions
+from tsmon.source.errors import SourceError
 
 
 def node(id_: str = "n1") -> Node:
@@ -87,7 +87,7 @@ async def test_a_source_that_hangs_or_fails_is_not_waited_for() -> None:
 async def test_what_is_kept_is_bounded() -> None:
     versions = Versions(Whois(None), VirtualClock())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tsmon.versions._MOST", 3)
+        patch.setattr("tsmon.server.versions._MOST", 3)
         for number in range(10):
             await versions.of(node(f"n{number}"))
     assert len(versions._known) <= 3

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 
 T = TypeVar("T")
 

@@ -7,10 +7,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 
-from tsmon import __version__, queries
-from tsmon.access import AUTHORIZED, Access, Whois, add_security_headers
-from tsmon.alerts import Alert
-from tsmon.answers import (
+from tsmon import __version__
+from tsmon.base.clock import Clock, rfc3339
+from tsmon.classify import Classifier
+from tsmon.config import Settings
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.store import Store
+from tsmon.history.uptime import Uptime
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.monitor import Monitor, Published
+from tsmon.monitor.state import Node
+from tsmon.server import route_params as queries
+from tsmon.server.access import AUTHORIZED, Access, Whois, add_security_headers
+from tsmon.server.answers import (
     AlertsAnswer,
     CriticalEntry,
     HistoryAnswer,
@@ -23,21 +32,17 @@ from tsmon.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
-from tsmon.assets import Assets
-from tsmon.badge import badge
-from tsmon.bodies import critical_body, history_body, nodes_body, page_of
-from tsmon.classify import Classifier
-from tsmon.clock import Clock, rfc3339
-from tsmon.config import Settings
-from tsmon.exports import send_log, wanted_export
-from tsmon.figures import FigureCache, History
-from tsmon.history import EmbeddedHistory
-from tsmon.live import Live
-from tsmon.logs import EventFilter, answers, page_of_events, resolved_alerts
-from tsmon.monitor import Monitor, Published
-from tsmon.openapi import document
-from tsmon.params import BadParameterError
-from tsmon.render import (
+from tsmon.server.assets import Assets
+from tsmon.server.badge import badge
+from tsmon.server.bodies import critical_body, history_body, nodes_body, page_of
+from tsmon.server.choose_nodes import choose_nodes
+from tsmon.server.event_log import EventFilter, answers, page_of_events, resolved_alerts
+from tsmon.server.exports import send_log, wanted_export
+from tsmon.server.figures import FigureCache, History
+from tsmon.server.live import Live
+from tsmon.server.openapi import document
+from tsmon.server.params import BadParameterError
+from tsmon.server.render import (
     DAY,
     NO_FIGURES,
     Figures,
@@ -49,13 +54,9 @@ from tsmon.render import (
     summary_answer,
     uptime_answer,
 )
-from tsmon.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
-from tsmon.routing import Route, add_routes, nothing_at, redirect
-from tsmon.selection import choose_nodes
-from tsmon.state import Node
-from tsmon.store import Store
-from tsmon.uptime import Uptime
-from tsmon.versions import Versions
+from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
+from tsmon.server.routing import Route, add_routes, nothing_at, redirect
+from tsmon.server.versions import Versions
 
 T = TypeVar("T")
 _MANY = 500

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from tsmon.config import RoleRule, Settings
-from tsmon.status import OS_LABELS, NodeFacts
+from tsmon.source.status import OS_LABELS, NodeFacts
 
 NodeType = Literal["production", "development", "git", "other"]
 Severity = Literal["ok", "warning", "critical"]

@@ -9,37 +9,25 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import msgspec
 import structlog
 
-from tsmon.batch import LatencyRow
+from tsmon.base.clock import Clock, rfc3339
 from tsmon.classify import Severity
-from tsmon.clock import Clock, rfc3339
 from tsmon.config import Settings
-from tsmon.monitor import Monitor, PingOutcome
-from tsmon.sight import Failure
-from tsmon.source import Source, SourceError
-from tsmon.state import Health, Node, View
-from tsmon.status import BadDocument, Decoder, Snapshot
+from tsmon.monitor.batch import LatencyRow
+from tsmon.monitor.monitor import Monitor, PingOutcome
+from tsmon.monitor.samples import Sample, samples_of
+from tsmon.monitor.sight import Failure
+from tsmon.monitor.state import Health, Node, View
+from tsmon.source import Source
+from tsmon.source.errors import SourceError
+from tsmon.source.status import BadDocument, Decoder, Snapshot
 
 log = structlog.get_logger(__name__)
 
-LATENCY_FRESH = 300.0
-"""Seconds for which a measured latency counts as the present one."""
 _PINGS_AT_ONCE = 32
 _SMALL_DOCUMENT = 200_000
 """Bytes up to which a document is decoded in the loop: below 5 ms."""
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One node on the 5-minute grid: what InfluxDB stores."""
-
-    hostname: str
-    node_type: str
-    os: str
-    online: int
-    ip: str | None
-    latency_ms: float | None
 
 
 SampleSink = Callable[[float, list[Sample]], Awaitable[None]]
@@ -292,28 +280,6 @@ def critical_nodes(view: View) -> list[Node]:
     return sorted(
         (node for node in view.nodes.values() if node.role.critical), key=lambda node: node.hostname
     )
-
-
-def samples_of(view: View, now: float) -> list[Sample]:
-    """What InfluxDB is told of each node whose state is known."""
-    samples = []
-    for node in view.nodes.values():
-        state = view.shown(node).state
-        if state == "unknown":
-            continue
-        reach = node.reach
-        fresh = reach.measured_at is not None and 0 <= now - reach.measured_at <= LATENCY_FRESH
-        samples.append(
-            Sample(
-                hostname=node.hostname,
-                node_type=node.role.node_type,
-                os=node.facts.os,
-                online=int(state == "online"),
-                ip=node.facts.ip,
-                latency_ms=reach.latency_ms if fresh and state == "online" else None,
-            )
-        )
-    return samples
 
 
 def report_of(view: View, health: Health) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tsmon.alerts import Silence
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Settings
-from tsmon.daemon import Daemon
+from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.show import demo_settings, demo_tailnet, seed_history
 from tsmon.demo.tailnet import SimTailnet
+from tsmon.monitor.alerts import Silence
 
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "screenshots"
 PICTURES = (

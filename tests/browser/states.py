@@ -11,8 +11,8 @@ from tests.browser.chromium import HOSTILE, PROD
 from tests.browser.screenshots import demo
 from tests.harness import settings
 from tests.test_api import Site, site
-from tsmon.alerts import Silence
-from tsmon.daemon import Daemon
+from tsmon.daemon.daemon import Daemon
+from tsmon.monitor.alerts import Silence
 
 NAMES = ("git", "dev", PROD, "alices-laptop")
 

@@ -13,7 +13,7 @@ from playwright.async_api import BrowserContext, Error, Page, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules
 from tests.test_api import Site
-from tsmon.alerts import Silence
+from tsmon.monitor.alerts import Silence
 
 pytestmark = SEEN
 

@@ -7,7 +7,7 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from tests.browser.chromium import PROD, SEEN, overflow
 from tests.test_api import Site
-from tsmon.batch import Batch, LatencyRow
+from tsmon.monitor.batch import Batch, LatencyRow
 
 pytestmark = SEEN
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tests.harness import settings
 from tests.influx2 import RealInflux
-from tsmon.clock import Clock
-from tsmon.collector import Sample
-from tsmon.influx import Influx
-from tsmon.store import Store
+from tsmon.base.clock import Clock
+from tsmon.history.influx import Influx
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
 
 HOSTS = [f"host-{n}" for n in range(50)]
 

@@ -9,7 +9,7 @@ from tests.e2e.patches import Patches
 from tests.e2e.script import Script, Window
 from tests.e2e.tailnet import RealTailnet
 from tests.e2e.watching import POLL, Pair, Watching
-from tsmon.state import Event
+from tsmon.monitor.state import Event
 
 
 class Play(NamedTuple):

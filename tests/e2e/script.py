@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from tests.e2e.watching import Watching
-from tsmon.state import Event
+from tsmon.monitor.state import Event
 
 TSMON = "tsmon"
 """The subject of what is about the monitor and not about a node."""

@@ -22,16 +22,16 @@ from tests.e2e.tailnet import free_ports
 from tests.harness import settings
 from tests.influx2 import MISSING, RealInflux, call, real_influx
 from tests.influx_server import FakeInflux
-from tsmon.batch import Batch
-from tsmon.cli.examine import examine_influx
-from tsmon.clock import Clock, grid_floor
-from tsmon.collector import Sample
+from tsmon.base.clock import Clock, grid_floor
+from tsmon.cli.doctor.everything import examine_influx
 from tsmon.demo.servers import serving
-from tsmon.influx import Influx
-from tsmon.influx.points import compress
-from tsmon.influx.verdicts import bad_lines
-from tsmon.state import Event
-from tsmon.store import Store
+from tsmon.history.influx import Influx
+from tsmon.history.influx.points import compress
+from tsmon.history.influx.verdicts import bad_lines
+from tsmon.history.store import Store
+from tsmon.monitor.batch import Batch
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event
 
 SERVER = shutil.which("victoria-metrics")
 ROOT = Path(__file__).parents[2]

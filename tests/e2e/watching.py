@@ -14,8 +14,8 @@ import aiohttp
 from tests.e2e.tailnet import RealTailnet, program
 from tests.harness import settings
 from tests.sidecar_proxy import sidecar
-from tsmon.daemon import Daemon
-from tsmon.state import Event
+from tsmon.daemon.daemon import Daemon
+from tsmon.monitor.state import Event
 
 POLL = 5.0
 PING = 10.0

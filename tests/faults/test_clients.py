@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.faults.whole import NAMES, Whole, until, whole
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
+from tsmon.daemon.process import raise_limit
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.process import raise_limit
 
 pytestmark = pytest.mark.slow
 MIB = 1024 * 1024

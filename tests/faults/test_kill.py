@@ -22,7 +22,7 @@ from aiohttp import web
 
 from tests.faults.whole import rows, until
 from tests.test_life import tsmon
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
 

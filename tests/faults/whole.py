@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from tests.test_life import Process, tsmon
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet
 

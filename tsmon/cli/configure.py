@@ -12,7 +12,7 @@ from tsmon.cli import template
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, plain
 from tsmon.config import Loaded, Secret, Settings, duration_text, redact_url, setting_keys
-from tsmon.status import Snapshot
+from tsmon.source.status import Snapshot
 
 _URLS = ("source", "url")
 
@@ -70,8 +70,9 @@ def init(given: Given, *, file: Path, force: bool) -> None:
 
 async def _look(settings: Settings) -> tuple[Snapshot | None, str]:
     """The tailnet as it is, or why it cannot be read."""
-    from tsmon.source import SourceError, make_source  # noqa: PLC0415 (start-up time)
-    from tsmon.status import BadDocument, Decoder  # noqa: PLC0415 (start-up time)
+    from tsmon.source import make_source  # noqa: PLC0415 (start-up time)
+    from tsmon.source.errors import SourceError  # noqa: PLC0415 (start-up time)
+    from tsmon.source.status import BadDocument, Decoder  # noqa: PLC0415 (start-up time)
 
     source = make_source(settings)
     try:

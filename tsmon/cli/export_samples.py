@@ -14,14 +14,14 @@ from pathlib import Path
 
 import click
 
+from tsmon.base.clock import rfc3339
 from tsmon.cli.admin import exchange, socket_of
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.clock import rfc3339
 from tsmon.config import Settings, state_dir
-from tsmon.influx.backfill import grid_samples, oldest_span
-from tsmon.influx.outbox import samples_since
-from tsmon.influx.points import MOST_LINES, lines_of, pack
-from tsmon.schema import APPLICATION_ID, MIGRATIONS
+from tsmon.history.influx.backfill import grid_samples, oldest_span
+from tsmon.history.influx.outbox import samples_since
+from tsmon.history.influx.points import MOST_LINES, lines_of, pack
+from tsmon.history.schema import APPLICATION_ID, MIGRATIONS
 
 _PAUSE = 0.5
 PATIENCE = 60.0

@@ -11,14 +11,14 @@ from typing import TextIO
 
 import click
 
+from tsmon.base.clock import Clock, grid_floor
 from tsmon.cli.admin import exchange, socket_of
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.clock import Clock, grid_floor
 from tsmon.config import ConfigError, Settings, duration, redact_url, state_dir
-from tsmon.influx import InfluxReader, ReadError
-from tsmon.influx.importing import NothingSeenError, Taken, put, read_line
-from tsmon.store import Store, StoreError
+from tsmon.history.influx import InfluxReader, ReadError
+from tsmon.history.influx.importing import NothingSeenError, Taken, put, read_line
+from tsmon.history.store import Store, StoreError
 
 _MOST_BAD = 1000
 _NAMED = 10

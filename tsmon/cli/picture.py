@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tsmon.base.text import length_words
 from tsmon.cli.terminal import SEVERITY_STYLES, local_time, plain, when
-from tsmon.words import length_words
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

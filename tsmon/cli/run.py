@@ -23,7 +23,7 @@ def run(given: Given, *, or_demo: bool) -> None:
     """Watch the tailnet and answer on HTTP, until SIGTERM or Ctrl-C. SIGHUP reads the configuration anew."""
     settings = given.load_or_fail().settings
     if or_demo and settings.source.reveal() == "auto" and not asyncio.run(tailnet_here(settings)):
-        from tsmon.source import SIDECAR_URL, SOCKETS  # noqa: PLC0415 (start-up time)
+        from tsmon.source.auto import SIDECAR_URL, SOCKETS  # noqa: PLC0415 (start-up time)
 
         click.echo(
             f"tsmon: no tailnet to watch here (no tailscaled at {SOCKETS[0]}, no sidecar at {SIDECAR_URL}): "
@@ -31,7 +31,7 @@ def run(given: Given, *, or_demo: bool) -> None:
             err=True,
         )
         run_demo(given, nodes=0)
-    from tsmon import process  # noqa: PLC0415 (start-up time)
+    from tsmon.daemon import process  # noqa: PLC0415 (start-up time)
 
     sys.exit(process.run(settings, partial(load, given.config, os.environ, given.flags)))
 
@@ -61,7 +61,7 @@ def version() -> None:
 
 def run_demo(given: Given, nodes: int) -> None:
     """Of the configuration only where it answers and whom counts: a demo touches nothing real."""
-    from tsmon import process  # noqa: PLC0415 (start-up time)
+    from tsmon.daemon import process  # noqa: PLC0415 (start-up time)
 
     environ = {name: text for name, text in os.environ.items() if name.startswith(_DEMO_VARIABLES)}
     flags = {key: text for key, text in given.flags.items() if key in _DEMO_FLAGS}
@@ -74,7 +74,9 @@ def run_demo(given: Given, nodes: int) -> None:
 
 async def tailnet_here(settings: Settings) -> bool:
     """There is a tailscaled socket on this machine, or a sidecar: whether they work or not."""
-    from tsmon.source import SIDECAR_URL, SOCKETS, Sidecar, SourceError  # noqa: PLC0415 (start-up time)
+    from tsmon.source.auto import SIDECAR_URL, SOCKETS  # noqa: PLC0415 (start-up time)
+    from tsmon.source.errors import SourceError  # noqa: PLC0415 (start-up time)
+    from tsmon.source.sidecar import Sidecar  # noqa: PLC0415 (start-up time)
 
     if any(Path(path).exists() for path in SOCKETS):  # noqa: ASYNC240 (nothing else runs yet)
         return True

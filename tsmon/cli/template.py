@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tsmon.classify import Classifier
 from tsmon.config import Settings
-from tsmon.status import NodeFacts, Snapshot
+from tsmon.source.status import NodeFacts, Snapshot
 
 _TAGS = 20  # tags that get a suggestion
 _NAMED = 8  # machines named in a comment; the others are counted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsmon.status import clean_text
+from tsmon.base.text import clean_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def os_words(error: OSError) -> str:
 
 def when(text: object) -> float | None:
     """Unix seconds of a time in an answer, None when it has none."""
-    from tsmon.clock import parse_rfc3339  # noqa: PLC0415 (start-up time)
+    from tsmon.base.clock import parse_rfc3339  # noqa: PLC0415 (start-up time)
 
     try:
         return parse_rfc3339(text) if isinstance(text, str) else None

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from tsmon.batch import Batch, LatencyRow, Observed, SpanChange
+from tsmon.base.clock import Clock, grid_floor
 from tsmon.classify import Classifier
-from tsmon.clock import Clock, grid_floor
 from tsmon.config import Auth, Flapping, Heartbeat, InfluxSettings, Secret, Settings
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.state import Event, Node, Reach
-from tsmon.status import Decoder
-from tsmon.store import Store
+from tsmon.history.store import Store
+from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
+from tsmon.monitor.state import Event, Node, Reach
+from tsmon.source.status import Decoder
 
 DAY = 86400.0
 HISTORY_DAYS = 90

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from tsmon.clock import Clock
-from tsmon.source import Ping, SourceError
-from tsmon.state import Path
+from tsmon.base.clock import Clock
+from tsmon.source.errors import SourceError
+from tsmon.source.pings import Path, Ping
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 USERS = {1: "alice@example.com", 2: "bob@example.com", 3: "carol@example.net", 9: "tagged-devices"}

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from tsmon.alerts import Alert
-from tsmon.batch import Batch
-from tsmon.clock import rfc3339
+from tsmon.base.clock import rfc3339
 from tsmon.config import Channel, redact_url
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch
 from tsmon.notify.desk import News
-from tsmon.notify.http import Poster
 from tsmon.notify.line import Office, meta_key
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import Health, Outcome
+from tsmon.notify.poster import Poster
 from tsmon.notify.selection import Selector
 from tsmon.notify.texts import Message, headline
 

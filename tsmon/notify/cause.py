@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tsmon.state import Node
+from tsmon.monitor.state import Node
 
 LEAST_FALLEN = 0.8
 """Share of the fallen that a cause must cover."""

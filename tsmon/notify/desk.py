@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import msgspec
 
-from tsmon.alerts import Alert
-from tsmon.clock import Moment
+from tsmon.base.clock import Moment
 from tsmon.config import Channel
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.state import Node, View
 from tsmon.notify.cause import common_cause
 from tsmon.notify.grouping import Draft, Group, load_groups
 from tsmon.notify.notice import OUTAGES, Entry, Notice, NoticeKind, Phase, stream_of
 from tsmon.notify.selection import Selector
-from tsmon.state import Node, View
 
 MOST_WAITING = 1000
 """Notices that wait for a channel; beyond that the oldest are dropped."""

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from tsmon.alerts import Alert
-from tsmon.batch import Batch, Write
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch, Write
 from tsmon.notify.desk import MOST_WAITING, Desk, News, Row
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import Health, Outcome

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from tsmon.alerts import Alert
+from tsmon.monitor.alerts import Alert
 
 Phase = Literal["fell", "back", "still"]
 """fell: it is news that the condition holds. back: that it ended. still: said before, and it lasts."""

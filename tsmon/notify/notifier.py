@@ -10,11 +10,12 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from tsmon.alerts import Alert, Silence
-from tsmon.batch import Batch, Write
-from tsmon.clock import Clock
+from tsmon.base.clock import Clock
 from tsmon.config import Channel, Settings
-from tsmon.monitor import Monitor, Published
+from tsmon.history.store import Store
+from tsmon.monitor.alerts import Alert, Silence
+from tsmon.monitor.batch import Batch, Write
+from tsmon.monitor.monitor import Monitor, Published
 from tsmon.notify.alertmanager import AlertmanagerLine, Posted
 from tsmon.notify.desk import Desk, Kept, News, Row
 from tsmon.notify.line import MessageLine, Sender, load_rows, meta_key
@@ -24,7 +25,6 @@ from tsmon.notify.quiet import Quiet
 from tsmon.notify.services import AppriseService
 from tsmon.notify.texts import Facts, Message, plain_message
 from tsmon.notify.webhook import Webhook
-from tsmon.store import Store
 
 log = structlog.get_logger(__name__)
 

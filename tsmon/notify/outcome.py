@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from tsmon.clock import Moment, rfc3339
+from tsmon.base.clock import Moment, rfc3339
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 600.0

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from tsmon.alerts import Alert, Silence
 from tsmon.config import Maintenance
+from tsmon.monitor.alerts import Alert, Silence
+from tsmon.monitor.state import Node
 from tsmon.notify.selection import Selector
-from tsmon.state import Node
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 

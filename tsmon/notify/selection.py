@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tsmon.classify import Conditions, glob_pattern
-from tsmon.state import Node
+from tsmon.monitor.state import Node
 
 
 class Selector:

@@ -6,10 +6,10 @@ import threading
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tsmon.base.text import clean_text
 from tsmon.config import Secret, redact_url
 from tsmon.notify.outcome import DELIVERED, Outcome
 from tsmon.notify.texts import Message
-from tsmon.status import clean_text
 
 _TIMEOUT = 45.0
 PROGRAM_STARTERS = ("macosx", "windows", "gnome", "dbus", "kde", "qt", "glib", "gio")

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
 
-from tsmon.alerts import Alert
+from tsmon.base.text import length_words
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.state import View
 from tsmon.notify.notice import OUTAGES, Entry, Notice
-from tsmon.state import View
-from tsmon.words import length_words
 
 MOST_LINES = 12
 """Alerts with a line of their own; of more only the names are given."""

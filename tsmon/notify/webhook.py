@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from tsmon.clock import Clock, rfc3339
+from tsmon.base.clock import Clock, rfc3339
 from tsmon.config import Secret, redact_url
-from tsmon.notify.http import Poster
 from tsmon.notify.outcome import Outcome
+from tsmon.notify.poster import Poster
 from tsmon.notify.texts import Message
 
 MOST_ALERTS = 100

@@ -8,26 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tsmon.config import Settings
-from tsmon.source.answers import Ping, read_ping, read_text_ping
-from tsmon.source.auto import SIDECAR_URL, SOCKETS, Auto
-from tsmon.source.client import SourceError
-from tsmon.source.localapi import LocalApi, bus_mask
-from tsmon.source.sidecar import Sidecar
-
-__all__ = [
-    "SIDECAR_URL",
-    "SOCKETS",
-    "Auto",
-    "LocalApi",
-    "Ping",
-    "Sidecar",
-    "Source",
-    "SourceError",
-    "bus_mask",
-    "make_source",
-    "read_ping",
-    "read_text_ping",
-]
+from tsmon.source.pings import Ping
 
 
 class Source(Protocol):
@@ -71,6 +52,10 @@ class Source(Protocol):
 
 def make_source(settings: Settings) -> Source:
     """The source that the settings name."""
+    from tsmon.source.auto import Auto  # noqa: PLC0415 (start-up time: aiohttp)
+    from tsmon.source.localapi import LocalApi  # noqa: PLC0415
+    from tsmon.source.sidecar import Sidecar  # noqa: PLC0415
+
     url = settings.source.reveal()
     if url == "auto":
         return Auto(settings)

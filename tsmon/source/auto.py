@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 
 from tsmon.config import Settings
-from tsmon.source.answers import Ping
-from tsmon.source.client import SourceError
+from tsmon.source.errors import SourceError
 from tsmon.source.localapi import LocalApi
+from tsmon.source.pings import Ping
 from tsmon.source.sidecar import Sidecar
 
 log = structlog.get_logger(__name__)

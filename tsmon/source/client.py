@@ -3,22 +3,11 @@
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import aiohttp
 
-from tsmon.status import clean_text
-
-SourceReason = Literal["source_unreachable", "source_timeout", "bad_document"]
-
-
-class SourceError(Exception):
-    """The source gave no answer that could be a status document; the text is one clean line."""
-
-    def __init__(self, reason: SourceReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
+from tsmon.base.text import clean_text
+from tsmon.source.errors import SourceError
 
 # Nothing is compressed: the size limit is one of what is read.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}

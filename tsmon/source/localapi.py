@@ -10,9 +10,10 @@ import msgspec
 import structlog
 
 from tsmon.config import Settings
-from tsmon.source.answers import Ping, error_text, read_ping, read_whois
-from tsmon.source.client import Client, SourceError
-from tsmon.source.http import HttpSource
+from tsmon.source.client import Client
+from tsmon.source.errors import SourceError
+from tsmon.source.over_http import HttpSource
+from tsmon.source.pings import Ping, error_text, read_ping, read_whois
 
 log = structlog.get_logger(__name__)
 

@@ -5,9 +5,10 @@ from typing import Any
 from urllib.parse import quote
 
 from tsmon.config import Settings, redact_url
-from tsmon.source.answers import Ping, error_text, read_ping, read_text_ping, read_whois
-from tsmon.source.client import Client, SourceError
-from tsmon.source.http import HttpSource
+from tsmon.source.client import Client
+from tsmon.source.errors import SourceError
+from tsmon.source.over_http import HttpSource
+from tsmon.source.pings import Ping, error_text, read_ping, read_text_ping, read_whois
 
 SIDECAR_EXTRA = 5.0
 """Seconds that a ping through a sidecar may take beyond `ping_timeout`: a process starts for each."""

@@ -1,0 +1,1 @@
+"""Time and text: what every package may import. Imports nothing of tsmon."""

@@ -1,0 +1,1 @@
+"""The running process: it builds the parts, starts and stops them."""

@@ -1,0 +1,1 @@
+"""What outlives the process: SQLite and InfluxDB, and uptime from both."""

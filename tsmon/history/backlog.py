@@ -1,0 +1,82 @@
+"""What could not be written yet: batches are committed in order, and kept in memory while the store fails."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tsmon.history.store import StoreError, StoreRenewedError
+from tsmon.monitor.batch import Batch
+
+log = structlog.get_logger(__name__)
+
+MOST_ROWS = 200_000
+"""Rows kept in memory; beyond that the oldest batches are lost, and that is said."""
+
+
+class Backlog:
+    """Commits batches; while the store cannot be written it holds them and says why (`error`)."""
+
+    def __init__(self, commit: Callable[[Batch], Awaitable[None]]) -> None:
+        self.whole: Callable[[], Batch] = Batch
+        """Makes the batch of everything that is known now, for a database that was begun anew."""
+        self._commit = commit
+        self._waiting: deque[Batch] = deque()
+        self._lost = 0
+        self.error = ""
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait in memory."""
+        return len(self._waiting)
+
+    async def commit(self, batch: Batch) -> None:
+        """Write `batch`, and before it what waits. Never raises for a store that cannot be written."""
+        self._waiting.append(batch)
+        while self._waiting:
+            try:
+                await self._commit(self._waiting[0])
+            except StoreRenewedError as error:
+                log.error("store_renewed", error=str(error))
+                self._waiting.appendleft(self.whole())
+                continue
+            except StoreError as error:
+                if not self.error:
+                    log.error("store_failing", error=str(error))
+                self.error = f"the embedded store cannot be written: {error}"
+                self._shrink()
+                return
+            self._waiting.popleft()
+        if self.error:
+            log.info("store_recovered", batches_lost=self._lost)
+            self.error, self._lost = "", 0
+
+    def _shrink(self) -> None:
+        """A quiet poll only moves the end of the observed time: it takes the place of the one before.
+        Nothing else is dropped before the limit."""
+        if len(self._waiting) > 1 and _is_quiet(self._waiting[-1]) and _is_quiet(self._waiting[-2]):
+            self._waiting[-1].observed = [*self._waiting[-2].observed, *self._waiting[-1].observed]
+            ends = {(row.start, row.node_id): row for row in self._waiting[-1].observed}
+            self._waiting[-1].observed = list(ends.values())
+            del self._waiting[-2]
+        while len(self._waiting) > 1 and sum(map(_rows, self._waiting)) > MOST_ROWS:
+            self._waiting.popleft()
+            self._lost += 1
+
+
+def _is_quiet(batch: Batch) -> bool:
+    return batch.cut_at is None and not batch.also and _rows(batch) == len(batch.observed)
+
+
+def _rows(batch: Batch) -> int:
+    kinds = (
+        batch.observed,
+        batch.nodes,
+        batch.spans,
+        batch.events,
+        batch.alerts,
+        batch.dropped_alerts,
+        batch.latency,
+        batch.meta,
+    )
+    return sum(len(rows) for rows in kinds)

@@ -1,0 +1,1 @@
+"""What is known of the tailnet, and what follows from it."""

@@ -1,0 +1,90 @@
+"""The alert rules: what one step of the monitor raises, fires and ends. Pure, time passed in.
+
+Node alerts are raised and ended on trusted documents only; delays count observed time, so that a restart
+or a blind stretch pauses them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from tsmon.base.clock import Moment
+from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges
+from tsmon.monitor.rules.flapping import Flapping
+from tsmon.monitor.rules.keys import Keys
+from tsmon.monitor.rules.outages import Outages
+from tsmon.monitor.rules.own import Own
+from tsmon.monitor.rules.paths import Paths
+from tsmon.monitor.rules.step import EPSILON, Limits, Step
+from tsmon.monitor.state import Event, Node
+
+__all__ = ["Limits", "Rules", "Step"]
+
+
+class Rules:
+    """The rules over an `AlertBook`."""
+
+    def __init__(self, book: AlertBook, flips: Iterable[Event], now: Moment) -> None:
+        """`flips` are the stored node_online and node_offline events of the last flapping window."""
+        self.book = book
+        self.quiet: Callable[[Alert, Node | None, float], float | None] = lambda *_: None
+        """Unix seconds until which the messages of an alert are held back; its node is None for tsmon's own
+        alerts, the last value is now."""
+        self._outages = Outages(book)
+        self._flapping = Flapping(book, self._outages, flips, now)
+        self._keys = Keys(book)
+        self._paths = Paths(book)
+        self._own = Own(book)
+
+    def step(self, step: Step) -> AlertChanges:
+        """What one step of the monitor changes."""
+        self._own.look_at_storage(step)
+        self._own.look_at_sight(step)
+        asks: list[str] = []
+        if step.trusted:
+            self._outages.look_for_missing(step)
+            self._flapping.look(step)
+            asks = self._outages.look(step)
+            self._keys.look(step)
+            self._paths.look(step)
+            self._own.look_at_path(step)
+        self._hush(step.nodes, step.removed, step.now)
+        return self.book.take(asks)
+
+    def hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> AlertChanges:
+        """Note on every firing alert until when it is silenced."""
+        self._hush(nodes, removed, now)
+        return self.book.take()
+
+    def _hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> None:
+        for alert in list(self.book.open.values()):
+            if alert.state == "firing":
+                id_ = alert.node_id or ""
+                node = None if alert.is_own else nodes.get(id_) or removed.get(id_)
+                self.book.update(alert, silenced_until=self.quiet(alert, node, now.wall))
+
+    def roles_changed(self, nodes: Mapping[str, Node], now: Moment) -> AlertChanges:
+        """The configuration was reloaded: alerts that no role asks for end at once, untold."""
+        for alert in self.book.of_kind("node_offline", "node_detached", "node_flapping", "key_expiring"):
+            node = nodes.get(alert.node_id or "")
+            if node is not None and node.role.alert == "none" and not Keys.is_own_key(alert, node):
+                self.book.end(alert, now, "role_changed", untold=True)
+        return self.book.take()
+
+    def due_in(self, step: Step) -> float | None:
+        """Seconds until the next alert would fall due if nothing changes, None when none is waiting."""
+        waits = [step.limits.blind_after - a.waited for a in self._pending("monitor_blind") if step.blind]
+        for alert in self._pending("node_offline", "node_detached", "node_missing") if step.trusted else ():
+            node = step.nodes.get(alert.node_id or "") or step.removed.get(alert.node_id or "")
+            if node is not None:
+                waits.append(node.role.offline_after - alert.waited)
+        return min((wait for wait in waits if wait > EPSILON), default=None)
+
+    def due_outages(self) -> set[str]:
+        """Nodes whose outage fell due: they are pinged although control calls them offline."""
+        return {
+            a.node_id
+            for a in self.book.of_kind("node_offline", "node_detached")
+            if a.node_id and a.state == "firing"
+        }
+
+    def _pending(self, *kinds: str) -> list[Alert]:
+        return [alert for alert in self.book.of_kind(*kinds) if alert.state == "pending"]

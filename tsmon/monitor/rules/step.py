@@ -1,0 +1,68 @@
+"""What the rules are given: one step of the monitor, the settings, and what they all ask of a node."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from tsmon.base.clock import Moment
+from tsmon.monitor.alerts import AlertSeverity
+from tsmon.monitor.state import Blind, Event, Node
+
+EPSILON = 1e-6
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the rules, in seconds."""
+
+    blind_after: float
+    flapping_changes: int
+    flapping_window: float
+    flapping_settle: float
+    path_latency: float | None = None
+    """A slower path is degraded; None: no path is too slow."""
+    path_relay: bool = False
+    """A path through a relay is degraded."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer of the source and what it means, as the rules need it."""
+
+    now: Moment
+    limits: Limits
+    trusted: bool
+    elapsed: float
+    """Observed seconds since the last trusted document."""
+    observed_from: float | None
+    """Wall time at which the present observed stretch began."""
+    nodes: Mapping[str, Node]
+    removed: Mapping[str, Node]
+    events: Iterable[Event]
+    """The node events of this step."""
+    blind: Blind | None
+    blind_for: float
+    """Running seconds of the present blind stretch."""
+    self_node: Node | None
+    self_stopped: bool
+    isolated_since: Moment | None
+    pings_answered: bool
+    can_ping: bool
+    storage_error: str = ""
+    """Why the embedded store cannot be written, "" when it can."""
+    influx_error: str = ""
+    """Why InfluxDB lags longer than its limit, "" when it does not."""
+
+
+def alerts_for(node: Node) -> bool:
+    """The node's role asks for alerts, and the node was seen online once (or is critical)."""
+    return node.role.alert != "none" and (node.seen_online or node.role.critical)
+
+
+def severity_of(node: Node) -> AlertSeverity:
+    return "critical" if node.role.alert == "critical" else "warning"
+
+
+def observed_since(since: float | None, step: Step) -> float:
+    """Observed seconds of a condition that began at `since`."""
+    if since is None or step.observed_from is None:
+        return 0.0
+    return max(0.0, step.now.wall - max(since, step.observed_from))

@@ -1,0 +1,41 @@
+"""What InfluxDB is told of a view. Pure."""
+
+import msgspec
+
+from tsmon.monitor.state import View
+
+LATENCY_FRESH = 300.0
+"""Seconds for which a measured latency counts as the present one."""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One node on the 5-minute grid: what InfluxDB stores."""
+
+    hostname: str
+    node_type: str
+    os: str
+    online: int
+    ip: str | None
+    latency_ms: float | None
+
+
+def samples_of(view: View, now: float) -> list[Sample]:
+    """What InfluxDB is told of each node whose state is known."""
+    samples = []
+    for node in view.nodes.values():
+        state = view.shown(node).state
+        if state == "unknown":
+            continue
+        reach = node.reach
+        fresh = reach.measured_at is not None and 0 <= now - reach.measured_at <= LATENCY_FRESH
+        samples.append(
+            Sample(
+                hostname=node.hostname,
+                node_type=node.role.node_type,
+                os=node.facts.os,
+                online=int(state == "online"),
+                ip=node.facts.ip,
+                latency_ms=reach.latency_ms if fresh and state == "online" else None,
+            )
+        )
+    return samples

@@ -1,0 +1,194 @@
+"""Who may read: auth, Host check and security headers, as middleware."""
+
+import base64
+import hmac
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+from tsmon.config import Settings
+from tsmon.monitor.state import View
+from tsmon.server.replies import error_response
+from tsmon.source.errors import SourceError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Whois = Callable[[str], Awaitable[dict[str, Any] | None]]
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+OPEN_PATHS = ("/healthz",)
+"""Free of auth and Host check: a liveness probe knows no names and no secrets."""
+_STATUS_ONLY = ("/readyz",)
+"""Answered without auth too, but with the status code alone."""
+_WHOIS_SECONDS = 30.0
+_WHOIS_MOST = 1000
+AUTHORIZED = web.RequestKey("authorized", bool)
+
+
+async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """A signal handler: runs before the headers of any answer leave."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = "tsmon"
+
+
+class Access:
+    """The access rules of the configuration."""
+
+    def __init__(self, settings: Settings, view: Callable[[], View], whois: Whois) -> None:
+        self._view = view
+        self._whois = whois
+        self._seen: dict[str, tuple[float, bool]] = {}
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Take the rules of new settings."""
+        self._settings = settings
+        self._mode = settings.auth.mode or "none"
+        networks = settings.auth.trusted_networks
+        self._trusted = [ipaddress.ip_network(network, strict=False) for network in networks]
+        self._hosts = {name.casefold().rstrip(".") for name in settings.allowed_hosts}
+        public = urlsplit(settings.public_url).hostname
+        if public:
+            self._hosts.add(public.casefold())
+        self._seen.clear()
+
+    @property
+    def middleware(self) -> Any:
+        """Host check first, then who is calling."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            path = self._below_prefix(request.path)
+            if path in OPEN_PATHS:
+                return await handler(request)
+            if not self.is_known_host(request.headers.get(hdrs.HOST, "")):
+                return error_response(
+                    421,
+                    "unknown_host",
+                    "this Host is not one of tsmon's names: add it to allowed_hosts, or set public_url",
+                )
+            refused = await self._refusal(request)
+            request[AUTHORIZED] = refused is None
+            if refused is not None and path not in _STATUS_ONLY:
+                return refused
+            return await handler(request)
+
+        return guard
+
+    def _below_prefix(self, path: str) -> str:
+        """The path as the routes name it, without the path prefix of `public_url`."""
+        prefix = self._settings.path_prefix
+        return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
+
+    def is_known_host(self, header: str) -> bool:
+        """Loopback names, the monitor's own names and addresses, `public_url`'s host and `allowed_hosts`: a
+        web page that points its own name at tsmon (DNS rebinding) gets nothing."""
+        try:
+            host = (urlsplit("//" + header).hostname or "").casefold().rstrip(".")
+        except ValueError:
+            return False
+        if host in ("localhost", "localhost.localdomain") or host in self._hosts:
+            return True
+        own = self._view().self_names
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return bool(own) and host == own[0].casefold()
+        return address.is_loopback or str(address) in own[1:]
+
+    async def _refusal(self, request: web.Request) -> web.Response | None:
+        """None when the caller may read."""
+        if self._mode == "none" or self._is_trusted(request.remote):
+            return None
+        if self._mode == "token":
+            if self._has_token(request.headers.get(hdrs.AUTHORIZATION, "")):
+                return None
+            return error_response(
+                401,
+                "unauthorized",
+                "a token is needed: as Bearer, or as the password of Basic",
+                {hdrs.WWW_AUTHENTICATE: 'Basic realm="tsmon", charset="UTF-8"'},
+            )
+        if await self._is_member(request):
+            return None
+        return error_response(
+            403, "forbidden", "this caller is not one of auth.users or auth.tags, or cannot be named now"
+        )
+
+    def _is_trusted(self, remote: str | None) -> bool:
+        """Let in without auth by `auth.trusted_networks`."""
+        try:
+            address = ipaddress.ip_address(remote or "")
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_loopback and self._view().tun is not True:
+            # A userspace tailscaled hands the tailnet's connections to 127.0.0.1: no proof of anything.
+            return False
+        networks: Iterable[Any] = self._trusted
+        return any(address in network for network in networks)
+
+    def _has_token(self, header: str) -> bool:
+        token = self._settings.auth.token
+        if token is None:
+            return False
+        scheme, _, value = header.partition(" ")
+        if scheme.casefold() == "basic":
+            try:
+                value = base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
+            except ValueError:
+                return False
+        elif scheme.casefold() != "bearer":
+            return False
+        # A header's bytes that are no UTF-8 arrive as surrogates.
+        given = value.strip().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, token.reveal().encode())
+
+    async def _is_member(self, request: web.Request) -> bool:
+        """Who is calling is asked from the source by `ip:port`; only its JSON answers count."""
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        if not peer:
+            return False
+        host, port = str(peer[0]).removeprefix("::ffff:"), peer[1]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        now = time.monotonic()
+        known = self._seen.get(address)
+        if known is not None and known[0] > now:
+            return known[1]
+        try:
+            answer = await self._whois(address)
+        except SourceError:
+            return False
+        allowed = answer is not None and self._is_allowed(answer)
+        if len(self._seen) >= _WHOIS_MOST:
+            self._seen = {key: entry for key, entry in self._seen.items() if entry[0] > now}
+        if len(self._seen) < _WHOIS_MOST:
+            self._seen[address] = (now + _WHOIS_SECONDS, allowed)
+        return allowed
+
+    def _is_allowed(self, answer: dict[str, Any]) -> bool:
+        profile, node = answer.get("UserProfile"), answer.get("Node")
+        if not isinstance(profile, dict) or not isinstance(node, dict):
+            return False
+        tags = node.get("Tags")
+        if isinstance(tags, list) and tags:
+            # A tagged machine belongs to nobody: only its tags count.
+            return not set(map(str, tags)).isdisjoint(self._settings.auth.tags)
+        login = str(profile.get("LoginName", "")).casefold()
+        return bool(login) and login in {user.casefold() for user in self._settings.auth.users}

@@ -1,0 +1,306 @@
+"""The write side: a unix socket in the state directory, guarded by file permissions.
+
+HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test messages, reloading, exporting.
+"""
+
+import sqlite3
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from tsmon.base.clock import Clock, parse_rfc3339, rfc3339
+from tsmon.base.text import clean_text
+from tsmon.config import ConfigError
+from tsmon.history.store import Store
+from tsmon.monitor.alerts import Silence
+from tsmon.monitor.monitor import Monitor
+from tsmon.server.replies import ApiError, errors, note_begun
+
+SOCKET = "admin.sock"
+_CHUNK = 2000
+_LARGEST_REQUEST = 512 * 1024 * 1024
+"""Bytes: years of another monitor's samples. Only the owner reaches the socket."""
+
+_EXPORTS = {
+    "events": "SELECT id, timestamp, recorded_at, event_type, severity, node_id, hostname, node_type,"
+    " message, details FROM events WHERE timestamp >= ? ORDER BY id",
+    "spans": "SELECT nodes.id AS node_id, nodes.hostname, spans.state, spans.start, spans.end"
+    " FROM spans JOIN nodes ON nodes.num = spans.node"
+    " WHERE coalesce(spans.end, 9e999) >= ? ORDER BY spans.rowid",
+    "observed": "SELECT scope AS node_id, start, end FROM observed WHERE end >= ? ORDER BY scope, start",
+    "latency": "SELECT nodes.id AS node_id, nodes.hostname, time, min_ms, mean_ms, max_ms, loss, path"
+    " FROM latency JOIN nodes ON nodes.num = latency.node WHERE time >= ? ORDER BY latency.node, time",
+}
+_TIMES = ("timestamp", "recorded_at", "start", "end", "time")
+
+
+class Result(Protocol):
+    """What became of a test message."""
+
+    @property
+    def delivered(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+
+class Messages(Protocol):
+    """The channels and silences, as the commands need them."""
+
+    @property
+    def names(self) -> list[str]:
+        """The channels."""
+
+    @property
+    def silences(self) -> list[Silence]:
+        """Those that last."""
+
+    async def silence(self, silence: Silence) -> Silence:
+        """Begin one; it comes back with its id."""
+
+    async def unsilence(self, silence_id: int, author: str) -> Silence | None:
+        """End one; None when there is none of that id."""
+
+    async def test(self, name: str) -> Result:
+        """Send one message through a channel now."""
+
+    def enable(self, name: str) -> None:
+        """Try a channel at once."""
+
+
+class Admin:
+    """The commands that change something, and those that read everything."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        store: Store,
+        messages: Messages,
+        clock: Clock,
+        *,
+        reload: Callable[[], Awaitable[str]],
+        readiness: Callable[[], Mapping[str, Any]],
+        put_lines: Callable[[bytes], Awaitable[bool]],
+        import_samples: Callable[[bytes], Awaitable[dict[str, Any]]],
+    ) -> None:
+        """`reload` applies the configuration anew and returns a line about it; it raises ConfigError.
+        `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there;
+        `import_samples` makes history of another monitor's and says what came of it; both raise
+        ValueError."""
+        self._monitor = monitor
+        self._store = store
+        self._messages = messages
+        self._clock = clock
+        self._reload = reload
+        self._readiness = readiness
+        self._put_lines = put_lines
+        self._import_samples = import_samples
+        self._runner: web.AppRunner | None = None
+        self._path: Path | None = None
+
+    async def start(self, state_dir: Path) -> None:
+        """Listen on `admin.sock` in the state directory, for its owner only."""
+        app = web.Application(middlewares=[errors], client_max_size=_LARGEST_REQUEST)
+        app.on_response_prepare.append(note_begun)
+        app.router.add_get("/export", self._export)
+        app.router.add_post("/ack", self._ack)
+        app.router.add_get("/readiness", self._ready)
+        app.router.add_get("/silences", self._silences)
+        app.router.add_post("/silence", self._silence)
+        app.router.add_post("/unsilence", self._unsilence)
+        app.router.add_post("/notify/test", self._notify_test)
+        app.router.add_post("/notify/enable", self._notify_enable)
+        app.router.add_post("/reload", self._reloaded)
+        app.router.add_post("/influx/lines", self._influx_lines)
+        app.router.add_post("/import", self._imported)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        self._path = state_dir / SOCKET
+        self._path.unlink(missing_ok=True)
+        await web.UnixSite(self._runner, str(self._path)).start()
+        self._path.chmod(0o600)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _ack(self, request: web.Request) -> web.Response:
+        data = await _body(request)
+        alert_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
+        if not alert_id.isdecimal() or not author:
+            raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
+        reason = clean_text(str(data.get("reason", "")), 200)
+        alert = await self._monitor.acknowledge(int(alert_id), author, reason)
+        if alert is None:
+            raise ApiError(404, "not_found", f"no open alert has the id {alert_id}")
+        return web.json_response(
+            {"message": f"acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"}
+        )
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.json_response(self._readiness())
+
+    async def _silences(self, _: web.Request) -> web.Response:
+        rows = [_silence_row(silence) for silence in self._messages.silences]
+        return web.json_response({"silences": rows})
+
+    async def _silence(self, request: web.Request) -> web.Response:
+        wanted = _wanted_silence(await _body(request), self._clock.wall())
+        if wanted.alert is not None and wanted.alert not in self._monitor.alerts:
+            raise ApiError(404, "not_found", f"no open alert has the id {wanted.alert}")
+        silence = await self._messages.silence(wanted)
+        return web.json_response(
+            {
+                "message": f"silence {silence.id}: {silence.words()} until {rfc3339(silence.ends)}",
+                "silence": _silence_row(silence),
+            }
+        )
+
+    async def _unsilence(self, request: web.Request) -> web.Response:
+        data = await _body(request)
+        silence_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
+        if not silence_id.isdecimal() or not author:
+            raise ApiError(400, "bad_request", "unsilence takes the id of a silence and an author")
+        silence = await self._messages.unsilence(int(silence_id), author)
+        if silence is None:
+            raise ApiError(404, "not_found", f"no silence has the id {silence_id}")
+        return web.json_response({"message": f"ended the silence of {silence.words()}"})
+
+    async def _notify_test(self, request: web.Request) -> web.Response:
+        results = []
+        for name in self._channels(await _body(request)):
+            outcome = await self._messages.test(name)
+            results.append({"channel": name, "delivered": outcome.delivered, "error": outcome.error or None})
+        return web.json_response({"results": results})
+
+    async def _notify_enable(self, request: web.Request) -> web.Response:
+        names = self._channels(await _body(request))
+        for name in names:
+            self._messages.enable(name)
+        return web.json_response({"message": f"{', '.join(names)}: tried again at once"})
+
+    def _channels(self, data: dict[str, Any]) -> list[str]:
+        """The channel that is named, or all of them."""
+        known = self._messages.names
+        if not known:
+            raise ApiError(404, "not_found", "there is no channel: configure [[notify]]")
+        name = data.get("channel")
+        if name is not None and name not in known:
+            raise ApiError(404, "not_found", f"no such channel; there are {', '.join(known)}")
+        return known if name is None else [str(name)]
+
+    async def _reloaded(self, _: web.Request) -> web.Response:
+        try:
+            return web.json_response({"message": await self._reload()})
+        except ConfigError as error:
+            raise ApiError(400, "bad_config", f"{error}; the old settings stay in force") from None
+
+    async def _influx_lines(self, request: web.Request) -> web.Response:
+        try:
+            payload = b64decode((await _body(request)).get("lines", ""), validate=True)
+            return web.json_response({"taken": await self._put_lines(payload)})
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, "bad_request", str(error)) from None
+
+    async def _imported(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await self._import_samples(await request.read()))
+        except ValueError as error:
+            raise ApiError(400, "bad_request", str(error)) from None
+
+    async def _export(self, request: web.Request) -> web.StreamResponse:
+        table = request.query.get("table", "events")
+        if table not in _EXPORTS:
+            raise ApiError(400, "bad_request", f"table takes one of {', '.join(_EXPORTS)}")
+        try:
+            since = parse_rfc3339(request.query["since"]) if "since" in request.query else 0.0
+        except ValueError:
+            raise ApiError(400, "bad_request", "since takes a time as 2026-11-23T14:02:00Z") from None
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        async for rows in self._rows(table, since):
+            await response.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        await response.write_eof()
+        return response
+
+    async def _rows(self, table: str, since: float) -> AsyncIterator[list[dict[str, Any]]]:
+        offset = 0
+        while True:
+
+            def read(db: sqlite3.Connection, offset: int = offset) -> list[dict[str, Any]]:
+                cursor = db.execute(_EXPORTS[table] + " LIMIT ? OFFSET ?", (since, _CHUNK, offset))
+                names = [column[0] for column in cursor.description]
+                return [_row(dict(zip(names, row, strict=True))) for row in cursor]
+
+            rows = await self._store.read(read, timeout=60.0)
+            if not rows:
+                return
+            yield rows
+            offset += len(rows)
+
+
+_MOST_SILENCE = 366 * 86400.0
+_GLOBS = ("hosts", "tags", "os", "users", "roles")
+
+
+def _wanted_silence(data: dict[str, Any], now: float) -> Silence:
+    """The silence that a command asks for, without its id. Raises ApiError."""
+    author, reason = (clean_text(str(data.get(name, "")), 200) for name in ("author", "reason"))
+    seconds = data.get("seconds")
+    if not author or not reason:
+        raise ApiError(400, "bad_request", "silence takes an author and a reason")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= _MOST_SILENCE:
+        raise ApiError(400, "bad_request", "silence takes seconds from 1 to a year")
+    globs = {name: _glob_list(data.get(name, []), name) for name in _GLOBS}
+    alert = data.get("alert")
+    if alert is not None and not (isinstance(alert, int) and not isinstance(alert, bool)):
+        raise ApiError(400, "bad_request", "alert takes the id of an open alert")
+    given = (alert is not None) + any(globs.values()) + (data.get("all") is True)
+    if given != 1:
+        raise ApiError(400, "bad_request", "say what to silence: an alert, globs of nodes, or all")
+    return Silence(id=0, author=author, reason=reason, created=now, ends=now + seconds, alert=alert, **globs)
+
+
+def _glob_list(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and 0 < len(text) <= 200 for text in value
+    ):
+        raise ApiError(400, "bad_request", f"{name} takes a list of globs")
+    return tuple(clean_text(text, 200) for text in value)
+
+
+def _silence_row(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": str(silence.id),
+        "what": silence.words(),
+        "author": silence.author,
+        "reason": silence.reason,
+        "created": rfc3339(silence.created),
+        "ends": rfc3339(silence.ends),
+    }
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    for name in _TIMES:
+        if name in row:
+            row[name] = rfc3339(row[name])
+    if "details" in row:
+        row["details"] = msgspec.json.decode(row["details"])
+    return row
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        data = msgspec.json.decode(await request.read())
+    except msgspec.DecodeError:
+        data = None
+    if not isinstance(data, dict):
+        raise ApiError(400, "bad_request", "the body must be a JSON object")
+    return data

@@ -1,0 +1,183 @@
+"""Reading the event log and the alerts from the store: filters, pages, exports."""
+
+import csv
+import io
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import msgspec
+
+from tsmon.history.rows import read_events
+from tsmon.history.store import Store
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.state import Event
+from tsmon.server.answers import EventAnswer, SeverityCounts
+from tsmon.server.render import event_answer
+
+_CHUNK = 500
+COLUMNS = (
+    "id",
+    "timestamp",
+    "recorded_at",
+    "event_type",
+    "severity",
+    "node_id",
+    "hostname",
+    "node_type",
+    "message",
+)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A cell that begins so is a formula to some spreadsheet, in East Asian ones also in full width."""
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events; None and "" filter nothing. `since` and `until` are of `timestamp`, Unix seconds."""
+
+    severity: str = ""
+    event_type: str = ""
+    hostname: str = ""
+    node_id: str = ""
+    since: float | None = None
+    until: float | None = None
+    q: str = ""
+    checks: bool = True
+    """False leaves the periodic health checks out."""
+    before: int | None = None
+    """Only events with a smaller id: keeps pages stable while new ones arrive."""
+
+
+def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, list[Any]]:
+    conditions = {
+        "severity = ?": "" if any_severity else chosen.severity,
+        "event_type = ?": chosen.event_type,
+        "hostname = ?": chosen.hostname,
+        "node_id = ?": chosen.node_id,
+        "timestamp >= ?": chosen.since,
+        "timestamp <= ?": chosen.until,
+        "id < ?": chosen.before,
+    }
+    used = {text: value for text, value in conditions.items() if value not in ("", None)}
+    values = list(used.values())
+    texts = list(used)
+    if not chosen.checks:
+        texts.append("event_type <> 'health_check'")
+    if chosen.q:
+        pattern = "%" + chosen.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        texts.append("(message LIKE ? ESCAPE '\\' OR hostname LIKE ? ESCAPE '\\')")
+        values += [pattern, pattern]
+    return (" WHERE " + " AND ".join(texts) if texts else ""), values
+
+
+async def page_of_events(
+    store: Store, chosen: EventFilter, limit: int, offset: int
+) -> tuple[list[Event], int, SeverityCounts]:
+    """Events newest first, how many there are in all, and the counts per severity of what the filters but
+    `severity` choose. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> tuple[list[Event], int, SeverityCounts]:
+        where, values = _where(chosen)
+        # Only texts of this module are put together; every value is bound.
+        newest = f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
+        events = list(read_events(db.execute(newest, (*values, limit, offset))))
+        where, values = _where(chosen, any_severity=True)
+        per_severity = f"SELECT severity, count(*) FROM events{where} GROUP BY severity"  # noqa: S608
+        counts = dict(db.execute(per_severity, values))
+        summary = SeverityCounts(
+            sum(counts.values()), counts.get("ok", 0), counts.get("warning", 0), counts.get("critical", 0)
+        )
+        total = summary.total if not chosen.severity else counts.get(chosen.severity, 0)
+        return events, total, summary
+
+    return await store.read(read)
+
+
+async def all_events(store: Store, chosen: EventFilter) -> AsyncIterator[list[Event]]:
+    """The whole filtered log, newest first, in chunks. Raises StoreError."""
+    before = chosen.before
+    while True:
+        part = msgspec.structs.replace(chosen, before=before)
+
+        def read(db: sqlite3.Connection, part: EventFilter = part) -> list[Event]:
+            where, values = _where(part)
+            rows = db.execute(f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ?", (*values, _CHUNK))  # noqa: S608
+            return list(read_events(rows))
+
+        events = await store.read(read)
+        if not events:
+            return
+        yield events
+        before = events[-1].id
+
+
+async def events_after(store: Store, last_id: int, limit: int) -> list[Event]:
+    """Events with a larger id than `last_id`, oldest first. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> list[Event]:
+        return list(
+            read_events(db.execute("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit)))
+        )
+
+    return await store.read(read)
+
+
+async def resolved_alerts(store: Store) -> list[Alert]:
+    """The last 10,000 resolved alerts, newest first. Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> list[Alert]:
+        rows = db.execute("SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 10000")
+        return [msgspec.msgpack.decode(body, type=Alert) for (body,) in rows]
+
+    return await store.read(read)
+
+
+async def alerts_of(store: Store, events: Iterable[Event]) -> dict[str, Alert]:
+    """The alerts that `events` tell of, as they are now, by id. Raises StoreError."""
+    ids = sorted({event.details["alert_id"] for event in events if "alert_id" in event.details})
+
+    def read(db: sqlite3.Connection) -> dict[str, Alert]:
+        found = {}
+        for id_ in ids:
+            row = db.execute("SELECT body FROM alerts WHERE id = ?", (id_,)).fetchone()
+            if row is not None:
+                found[id_] = msgspec.msgpack.decode(row[0], type=Alert)
+        return found
+
+    return await store.read(read) if ids else {}
+
+
+def csv_text(events: Iterable[Event], *, header: bool) -> str:
+    """Rows of CSV; a cell never begins a formula in a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    if header:
+        writer.writerow(COLUMNS)
+    for event in events:
+        answer = event_answer(event)
+        writer.writerow([_cell(getattr(answer, column)) for column in COLUMNS])
+    return out.getvalue()
+
+
+def _cell(value: str | None) -> str:
+    text = value or ""
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def ndjson_lines(events: Iterable[Event]) -> bytes:
+    return b"".join(msgspec.json.encode(event_answer(event)) + b"\n" for event in events)
+
+
+async def log_mark(store: Store) -> tuple[int, int]:
+    """The first and the last id of the log: rows never change, so that these two tell one log from another.
+    Raises StoreError."""
+
+    def read(db: sqlite3.Connection) -> tuple[int, int]:
+        first, last = db.execute("SELECT min(id), max(id) FROM events").fetchone()
+        return first or 0, last or 0
+
+    return await store.read(read)
+
+
+def answers(events: Iterable[Event]) -> list[EventAnswer]:
+    return [event_answer(event) for event in events]
