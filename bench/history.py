@@ -20,7 +20,7 @@ import structlog
 
 from bench.soak import DAY, play, virtual_pace
 from bench.watch import LoopWatch
-from tests.virtual import VirtualClock, VirtualLoop
+from tests.support.virtual import VirtualClock, VirtualLoop
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.store import Store
 

@@ -16,9 +16,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.harness import TEAM, World
-from tests.influx_server import TOKEN, Answer, FakeInflux
-from tests.virtual import VirtualClock, run_virtual
+from tests.support.influx_server import TOKEN, Answer, FakeInflux
+from tests.support.virtual import VirtualClock, run_virtual
+from tests.support.world import TEAM, World
 from tsmon.demo.servers import serving
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.notify.notice import OUTAGES

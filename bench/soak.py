@@ -24,7 +24,7 @@ import structlog
 from aiohttp import web
 
 from bench.watch import give_back_memory, pss_mib
-from tests.virtual import VirtualClock, VirtualLoop
+from tests.support.virtual import VirtualClock, VirtualLoop
 from tsmon.base.clock import Clock
 from tsmon.config import load
 from tsmon.daemon import process

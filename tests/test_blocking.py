@@ -5,7 +5,7 @@ from pathlib import Path
 
 from blockbuster import blockbuster_ctx
 
-from tests.test_api import site
+from tests.support.site import site
 
 
 async def test_the_running_daemon_never_blocks_its_loop(tmp_path: Path) -> None:

@@ -7,41 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.facts import facts
+from tests.support.paths import ROOT
 from tsmon.classify import Classifier
 from tsmon.config import RoleRule, Settings, load
-from tsmon.source.status import NodeFacts
 
-DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
-
-
-def facts(hostname: str, **values: Any) -> NodeFacts:
-    plain: dict[str, Any] = {
-        "id": "n1",
-        "dns_name": f"{hostname}.example.ts.net",
-        "os_hostname": hostname,
-        "ips": ("100.64.0.1",),
-        "os": "Linux",
-        "tags": (),
-        "user": "alice@example.com",
-        "shared": False,
-        "is_self": False,
-        "online": True,
-        "expired": False,
-        "last_seen": None,
-        "key_expiry": None,
-        "created": None,
-        "relay": "",
-        "cur_addr": "",
-        "peer_relay": "",
-        "rx_bytes": 0,
-        "tx_bytes": 0,
-        "last_handshake": None,
-        "active": False,
-        "exit_node": False,
-        "exit_node_option": False,
-        "routes": (),
-    }
-    return NodeFacts(hostname=hostname, **(plain | values))
+DOCS = ROOT / "docs" / "configuration.md"
 
 
 def role_name(hostname: str, settings: Settings | None = None, **values: Any) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import World, running
-from tests.virtual import VirtualClock, run_virtual, virtual
+from tests.support.virtual import VirtualClock, run_virtual, virtual
+from tests.support.world import World, running
 from tsmon.base.clock import Clock, grid_floor, parse_rfc3339, rfc3339
 
 PROD = "chocolate-factory"

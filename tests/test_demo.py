@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.harness import World
-from tests.test_life import ROOT, Process
-from tests.test_status import FIXTURES
-from tests.virtual import VirtualClock, virtual
+from tests.support.paths import FIXTURES, ROOT
+from tests.support.process import Process
+from tests.support.virtual import VirtualClock, virtual
+from tests.support.world import World
 from tsmon.base.clock import Clock
 from tsmon.config import Settings
 from tsmon.demo.show import HISTORY_DAYS, demo_settings, demo_tailnet, open_demo, seed_history, story

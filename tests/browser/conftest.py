@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from tests.browser.chromium import CHROMIUM, FLAGS, HOSTILE, PROD
-from tests.test_api import Site, site
+from tests.support.site import Site, site
 
 
 @pytest.fixture

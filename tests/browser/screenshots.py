@@ -11,6 +11,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.support.paths import ROOT
 from tsmon.base.clock import Clock
 from tsmon.config import Settings
 from tsmon.daemon.daemon import Daemon
@@ -19,7 +20,7 @@ from tsmon.demo.show import demo_settings, demo_tailnet, seed_history
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.monitor.alerts import Silence
 
-FOLDER = Path(__file__).parent.parent.parent / "docs" / "screenshots"
+FOLDER = ROOT / "docs" / "screenshots"
 PICTURES = (
     # name, path of the page, width, height, colours
     ("dashboard", "vpn", 1440, 900, "light"),

@@ -9,8 +9,8 @@ from playwright.async_api import Page, Route, expect
 
 from tests.browser.chromium import HOSTILE, PROD
 from tests.browser.screenshots import demo
-from tests.harness import settings
-from tests.test_api import Site, site
+from tests.support.site import Site, site
+from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
 from tsmon.monitor.alerts import Silence
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import BrowserContext, Error, Page, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules
-from tests.test_api import Site
+from tests.support.site import Site
 from tsmon.monitor.alerts import Silence
 
 pytestmark = SEEN

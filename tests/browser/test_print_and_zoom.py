@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.browser.chromium import PROD, SEEN, overflow
-from tests.test_api import Site
+from tests.support.site import Site
 from tsmon.monitor.batch import Batch, LatencyRow
 
 pytestmark = SEEN

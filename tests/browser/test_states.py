@@ -7,7 +7,7 @@ from playwright.async_api import BrowserContext, Route, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules, overflow
 from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, stale
-from tests.test_api import Site
+from tests.support.site import Site
 
 pytestmark = SEEN
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.browser.chromium import PROD, SEEN
-from tests.test_api import Site
+from tests.support.site import Site
 
 pytestmark = SEEN
 

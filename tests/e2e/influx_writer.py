@@ -9,8 +9,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from tests.harness import settings
-from tests.influx2 import RealInflux
+from tests.support.influx2 import RealInflux
+from tests.support.world import settings
 from tsmon.base.clock import Clock
 from tsmon.history.influx import Influx
 from tsmon.history.store import Store

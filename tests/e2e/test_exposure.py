@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.namespaces import SUBNET, machines, unable
 from tests.e2e.tailnet import MISSING, RealTailnet, program, real_tailnet
-from tests.sidecar_proxy import SCRIPT
+from tests.support.sidecar_proxy import SCRIPT
 
 PORTS = {"tsmon": 8000, "sidecar": 8765}
 OPEN_PORT = 8001

@@ -19,9 +19,10 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 
 from tests.e2e.influx_writer import HOSTS
 from tests.e2e.tailnet import free_ports
-from tests.harness import settings
-from tests.influx2 import MISSING, RealInflux, call, real_influx
-from tests.influx_server import FakeInflux
+from tests.support.influx2 import MISSING, RealInflux, call, real_influx
+from tests.support.influx_server import FakeInflux
+from tests.support.paths import ROOT
+from tests.support.world import settings
 from tsmon.base.clock import Clock, grid_floor
 from tsmon.cli.doctor.everything import examine_influx
 from tsmon.demo.servers import serving
@@ -34,7 +35,6 @@ from tsmon.monitor.samples import Sample
 from tsmon.monitor.state import Event
 
 SERVER = shutil.which("victoria-metrics")
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.server
 

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 
 from tests.e2e.tailnet import RealTailnet, program
-from tests.harness import settings
-from tests.sidecar_proxy import sidecar
+from tests.support.sidecar_proxy import sidecar
+from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
 from tsmon.monitor.state import Event
 

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from tests.faults.whole import Whole, flips, spans, whole
-from tests.test_life import tsmon
+from tests.support.process import tsmon
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

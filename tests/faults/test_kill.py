@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 
 from tests.faults.whole import rows, until
-from tests.test_life import tsmon
+from tests.support.process import tsmon
 from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet

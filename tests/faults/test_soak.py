@@ -8,9 +8,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.support.paths import ROOT
 
 DAYS = os.environ.get("TSMON_TEST_SOAK_DAYS", "0.1")
 
@@ -24,7 +25,7 @@ def test_nothing_is_lost_late_or_growing() -> None:
         capture_output=True,
         text=True,
         timeout=900,
-        cwd=Path(__file__).parent.parent.parent,
+        cwd=ROOT,
     )
     assert done.stdout, done.stderr
     played = json.loads(done.stdout)

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.test_life import Process, tsmon
+from tests.support.process import Process, tsmon
 from tsmon.base.clock import Clock
 from tsmon.demo.servers import FakeLocalApi, serving
 from tsmon.demo.tailnet import SimTailnet

@@ -1,0 +1,1 @@
+"""What is promised whatever the code: timelines, models, scenarios."""

@@ -1,0 +1,152 @@
+"""Random lives of a tailnet, of tsmon and of a channel, held against what no message may ever be."""
+
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from tests.support.virtual import run_virtual
+from tests.support.witness import NAMES, NODE_KINDS, Witness, act
+from tests.support.world import World
+from tsmon.monitor.alerts import Alert, Silence
+from tsmon.notify.line import MessageLine
+from tsmon.notify.outcome import Outcome
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *[("off", name) for name in NAMES],
+                *[("on", name) for name in NAMES],
+                *[("hang", name) for name in NAMES],
+                ("detach", "git"),
+                ("wait", ""),
+                ("refuse", ""),
+                ("answer", ""),
+                ("kill", ""),
+                ("kill", ""),
+                ("channel", "fails"),
+                ("channel", "refuses"),
+                ("channel", "works"),
+                ("channel", "works"),
+                *[("silence", name) for name in NAMES],
+            ]
+        ),
+        st.sampled_from([5, 16, 40, 70, 130, 260]),
+    ),
+    min_size=5,
+    max_size=35,
+)
+OUTCOMES = {"fails": Outcome(False, "answered 503"), "refuses": Outcome(False, "answered 404", refused=True)}
+
+
+class Listener(Witness):
+    """Sees every step, and every notice that it makes."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.fired: Counter[int] = Counter()
+        self.silenced: set[int] = set()
+        self._keys: set[str] = set()
+
+    def look(self, published: Any) -> None:
+        super().look(published)
+        self.fired.update(int(e.details["alert_id"]) for e in published.events if e.event_type == "alert")
+        self.silenced.update(a.id for a in published.alerts if a.silenced_until is not None)
+        line = self.world.notifier.lines["team"]
+        assert isinstance(line, MessageLine)
+        for row in line.desk.waiting:
+            if row.notice.key in self._keys:
+                continue
+            self._keys.add(row.notice.key)
+            of_nodes = [e.alert for e in row.notice.entries if self.alerts[e.alert].kind in NODE_KINDS]
+            if row.notice.kind in ("reminder", "quiet_over") and of_nodes and published.view.blind:
+                self.faults.append(f"{row.notice.kind} made while blind")
+
+
+async def play(world: World, kind: str, name: str) -> None:
+    if kind == "channel":
+        world.outcomes.pop("team", None)
+        if name in OUTCOMES:
+            world.outcomes["team"] = OUTCOMES[name]
+        world.notifier.enable("team")
+    elif kind == "silence":
+        now = world.clock.wall()
+        await world.notifier.silence(
+            Silence(id=0, author="a", reason="b", created=now, ends=now + 300, hosts=(name,))
+        )
+    else:
+        await act(world, kind, name)
+
+
+def check_messages(world: World, listener: Listener) -> None:
+    told_down: Counter[int] = Counter()
+    told_ended: Counter[int] = Counter()
+    said: set[int] = set()
+    messages = world.told_to.get("team", [])
+    keys = [message.notice.key for message in messages]
+    assert len(keys) == len(set(keys)), "a message came twice"
+    for message in messages:
+        for entry, alert in message.entries:
+            said.add(alert.id)
+            if entry.phase == "fell":
+                told_down[alert.id] += 1
+            if entry.phase == "back":
+                assert any(alert.id in earlier.down for earlier in messages[: messages.index(message)]), (
+                    f"{message.title}: a recovery of what nobody was told of"
+                )
+            told_ended[alert.id] += alert.state == "resolved"
+    for alert_id, count in told_down.items():
+        assert count <= listener.fired[alert_id], "told more often than it fired"
+    assert max(told_ended.values(), default=0) <= 1, "an end was told twice"
+    final: dict[int, Alert] = listener.alerts
+    for alert_id in listener.fired:
+        alert = final[alert_id]
+        if alert.untold or alert_id in listener.silenced or alert.cause == "settled":
+            continue
+        assert alert_id in said, f"{alert.kind} of {alert.hostname} was never told"
+        if alert_id in {i for message in messages for i in message.down}:
+            assert told_ended[alert_id], f"the end of {alert.kind} of {alert.hostname} was never told"
+
+
+async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> None:
+    world = World(directory, *NAMES[:3], offline_after="1m", blind_after="2m", remind_every="30m")
+    world.tailnet.add("server-1", tags=["tag:server"])
+    listener = Listener(world)
+    listener.attach()
+    await world.start()
+    try:
+        await world.run(31)
+        for (kind, name), seconds in actions:
+            await play(world, kind, name)
+            await world.run(seconds)
+        world.tailnet.fault = ""
+        world.outcomes.clear()
+        world.notifier.enable("team")
+        world.tailnet.on(*NAMES)
+        await world.run(2000)
+        assert not listener.faults
+        assert not world.alerts()
+        check_messages(world, listener)
+        line = world.notifier.lines["team"]
+        assert isinstance(line, MessageLine)
+        assert not line.desk.waiting
+        assert not line.alerts, "nothing is left over"
+    finally:
+        await world.kill()
+
+
+@settings(
+    max_examples=int(os.environ.get("TSMON_TEST_EXAMPLES", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(ACTIONS)
+def test_no_message_is_wrong_doubled_or_missing(actions: list[tuple[tuple[str, str], int]]) -> None:
+    note(str(actions))
+    with tempfile.TemporaryDirectory() as directory:
+        run_virtual(live(actions, Path(directory)))

@@ -1,0 +1,1 @@
+"""Worlds, doubles and helpers that tests and benchmarks share."""

@@ -1,0 +1,275 @@
+"""A whole monitor over a scripted tailnet in virtual time: what the behaviour tests play with."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tests.support.virtual import VirtualClock
+from tsmon.base.clock import Moment
+from tsmon.collector import Collector
+from tsmon.config import Settings, load
+from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.history.backlog import Backlog
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.influx import Influx
+from tsmon.history.store import Store, StoreError
+from tsmon.history.uptime import Outage, Uptime
+from tsmon.monitor.alerts import Alert
+from tsmon.monitor.batch import Batch
+from tsmon.monitor.monitor import Monitor, Published
+from tsmon.monitor.samples import Sample
+from tsmon.monitor.state import Event, Node
+from tsmon.notify.notifier import Notifier
+from tsmon.notify.outcome import DELIVERED, Outcome
+from tsmon.notify.texts import Message
+
+
+def settings(toml: Path | None = None, **values: Any) -> Settings:
+    """Default settings, those of a file, and some changed; nested ones with a dot."""
+    return load(toml, {}, {key.replace("__", "."): str(value) for key, value in values.items()})
+
+
+TEAM = """
+[[notify]]
+name = "team"
+url = "webhook+http://127.0.0.1:1/"
+"""
+
+
+class Recorder:
+    """A channel that keeps what it is sent."""
+
+    service = "recorder"
+
+    def __init__(self, name: str, world: "World") -> None:
+        self._name = name
+        self._world = world
+
+    async def send(self, message: Message) -> Outcome:
+        await asyncio.sleep(0.2)
+        outcome = self._world.outcomes.get(self._name, DELIVERED)
+        if outcome.delivered:
+            self._world.told_to.setdefault(self._name, []).append(message)
+        return outcome
+
+    async def close(self) -> None:
+        return
+
+
+class World:
+    """A tailnet, a state directory, and tsmon when it runs."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *names: str,
+        bus: bool = False,
+        toml: str = TEAM,
+        clock: VirtualClock | None = None,
+        **values: Any,
+    ) -> None:
+        """`toml` is the configuration file; its only channel is `team`, which records."""
+        self.clock = clock or VirtualClock()
+        self.tailnet = SimTailnet(self.clock)
+        for name in names or ("git", "dev", "chocolate-factory", "alices-laptop"):
+            self.tailnet.add(name)
+        state_dir.mkdir(exist_ok=True)
+        (state_dir / "tsmon.toml").write_text(toml)
+        self.settings = settings(state_dir / "tsmon.toml", **values)
+        self.state_dir = state_dir
+        self.bus = bus
+        self.told_to: dict[str, list[Message]] = {}
+        """Every message delivered, by channel, over restarts."""
+        self.outcomes: dict[str, Outcome] = {}
+        """What a channel answers; one that is not in here takes everything."""
+        self.samples: list[tuple[float, list[Sample]]] = []
+        self.lines: list[dict[str, Any]] = []
+        """Every log line."""
+        self.events: list[Event] = []
+        """Every event published, over restarts."""
+        self.watchers: list[Callable[[Published], None]] = []
+        """Called after every step, over restarts."""
+        self.store: Store
+        self.backlog: Backlog
+        self.monitor: Monitor
+        self.collector: Collector
+        self.source: SimSource
+        self.notifier: Notifier
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start tsmon; returns once the first answer was looked at."""
+        structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
+        self.store = await Store.open(self.state_dir)
+        loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
+        self.backlog = Backlog(self.store.commit)
+        self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
+        self.monitor.subscribe(lambda published: self.events.extend(published.events))
+        for watcher in self.watchers:
+            self.monitor.subscribe(watcher)
+        self.source = SimSource(self.tailnet, bus=self.bus)
+        self.notifier = await Notifier.open(
+            self.clock,
+            self.settings,
+            self.monitor,
+            self.store,
+            has_bus=lambda: self.source.bus_open,
+            make_sender=lambda channel: Recorder(channel.name, self),
+        )
+        self.collector = Collector(
+            self.clock,
+            self.settings,
+            self.source,
+            self.monitor,
+            last_grid=float(loaded.meta.get("last_grid", 0)),
+            put_samples=self._put_samples,
+        )
+        jobs = (
+            self.collector.run_poll(),
+            self.collector.run_ping(),
+            self.collector.run_collect(),
+            self.collector.run_check(),
+            self.collector.run_report(),
+            self.collector.run_watch(),
+            self.notifier.run(),
+            *(run() for _, run in self.notifier.loops()),
+        )
+        self._tasks = [asyncio.create_task(job) for job in jobs]
+        await asyncio.sleep(0.001)
+
+    def messages(self, channel: str = "team") -> list[str]:
+        """The titles of the messages that a channel got."""
+        return [message.title for message in self.told_to.get(channel, [])]
+
+    def connect_influx(self) -> Influx:
+        """What the daemon does with an InfluxDB: samples to the outbox, its lag to the rules."""
+        influx = Influx(self.settings.influx, self.store, self.clock)
+        self.collector.put_samples = influx.put_samples
+
+        async def look() -> None:
+            async for _ in self.clock.ticks(5.0):
+                self.monitor.influx_error = influx.lag_error
+
+        self.background(influx.run(), look())
+        return influx
+
+    def background(self, *jobs: Coroutine[Any, Any, None]) -> None:
+        """Run these as well until tsmon ends."""
+        self._tasks += [asyncio.create_task(job) for job in jobs]
+
+    async def kill(self) -> None:
+        """tsmon dies without a word."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+        await self.store.close()
+
+    async def stop(self) -> None:
+        """tsmon is stopped in order."""
+        await self.monitor.stop()
+        await self.kill()
+
+    async def restart(self, after: float = 0.0) -> None:
+        await self.kill()
+        await asyncio.sleep(after)
+        await self.start()
+
+    async def run(self, seconds: float) -> None:
+        """Let time pass; failures of a job are failures of the test."""
+        await asyncio.sleep(seconds)
+        for task in self._tasks:
+            if task.done() and task.exception() is not None:
+                raise task.exception()  # type: ignore[misc]
+
+    async def _put_samples(self, grid: float, samples: list[Sample]) -> None:
+        self.samples.append((grid, samples))
+
+    def _take_line(self, _: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        self.lines.append({"level": level, **line})
+        raise structlog.DropEvent
+
+    async def reload_roles(self, toml: str) -> None:
+        """Reload the configuration with these `[[roles]]`."""
+        path = self.state_dir / "tsmon.toml"
+        path.write_text(TEAM + toml)
+        self.settings = load(path, {}, {})
+        self.collector.apply(self.settings)
+        self.notifier.apply(self.settings)
+        await self.monitor.reload(self.settings)
+
+    def break_store(self, why: str) -> None:
+        """From now on nothing can be written."""
+
+        async def refuse(_: Batch) -> None:
+            raise StoreError(why)
+
+        self.backlog._commit = refuse
+
+    def mend_store(self) -> None:
+        self.backlog._commit = self.store.commit
+
+    @property
+    def errors(self) -> list[tuple[str, str | None]]:
+        """(event, hostname) of the lines logged as errors."""
+        return [(line["event"], line.get("hostname")) for line in self.lines if line["level"] == "error"]
+
+    # -- what came out ---------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.monitor.view.nodes.values() if node.hostname == name)
+
+    def state(self, name: str) -> str:
+        return self.monitor.view.shown(self.node(name)).state
+
+    def told(self, *types: str) -> list[tuple[str, str | None]]:
+        """(type, hostname) of the events of some types, or of all but the periodic health checks."""
+        return [
+            (event.event_type, event.hostname)
+            for event in self.events
+            if (event.event_type in types if types else event.event_type != "health_check")
+        ]
+
+    def alerts(self, *, state: str = "firing") -> list[tuple[str, str | None]]:
+        return [(a.kind, a.hostname) for a in self.monitor.alerts.values() if a.state == state]
+
+    def alert(self, kind: str) -> Alert:
+        return next(alert for alert in self.monitor.alerts.values() if alert.kind == kind)
+
+    def since_start(self, wall: float) -> float:
+        return wall - self.clock.start
+
+    async def uptime(self, name: str, start: float, end: float) -> Uptime:
+        """Of the window in seconds since the start of the test."""
+        return await self.uptime_of(self.tailnet.find(name).id, start, end)
+
+    async def uptime_of(self, id_: str, start: float, end: float) -> Uptime:
+        base = self.clock.start
+        found = await EmbeddedHistory(self.store).uptime(base + start, base + end, [id_])
+        return found[id_]
+
+    async def outages(self, name: str) -> list[Outage]:
+        id_ = self.tailnet.find(name).id
+        return await EmbeddedHistory(self.store).outages(id_, self.clock.start - 1e9, self.clock.start + 1e9)
+
+    def now(self) -> Moment:
+        return self.clock.now()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    state_dir: Path, *names: str, bus: bool = False, toml: str = TEAM, **values: Any
+) -> AsyncIterator[World]:
+    """A world in which tsmon runs."""
+    world = World(state_dir, *names, bus=bus, toml=toml, **values)
+    await world.start()
+    try:
+        yield world
+    finally:
+        await world.kill()
