@@ -5,8 +5,22 @@ import { $, make, pill, replace } from "./dom.js";
 import { about } from "./first.js";
 import { at } from "./words.js";
 
-export const TYPES = ["health_check", "node_online", "node_offline", "alert", "alert_resolved", "node_added", "node_removed",
-  "node_changed", "monitor_blind", "monitor_restored", "monitor_started", "monitor_stopped", "operator", "channel_failed"];
+export const TYPES = [
+  "health_check",
+  "node_online",
+  "node_offline",
+  "alert",
+  "alert_resolved",
+  "node_added",
+  "node_removed",
+  "node_changed",
+  "monitor_blind",
+  "monitor_restored",
+  "monitor_started",
+  "monitor_stopped",
+  "operator",
+  "channel_failed",
+];
 
 export class Log {
   constructor(filters) {
@@ -37,15 +51,29 @@ export class Log {
     const fresh = Number(answer.logs[0]?.id ?? 0);
     const known = this.newest;
     if (this.page === 1 && !this.from) this.newest = fresh;
-    if (known && !this.from) for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
-    replace($("log"), ...answer.logs.map((event) => entry(event, Date.now() - (this.arrived.get(event.id) ?? 0) < 3000)));
-    const { page, total_pages: pages, total_entries: total, has_next: next, has_prev: previous } = answer.pagination;
+    if (known && !this.from)
+      for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
+    replace(
+      $("log"),
+      ...answer.logs.map((event) => entry(event, Date.now() - (this.arrived.get(event.id) ?? 0) < 3000)),
+    );
+    const {
+      page,
+      total_pages: pages,
+      total_entries: total,
+      has_next: next,
+      has_prev: previous,
+    } = answer.pagination;
     if (this.from) $(`event-${this.from}`)?.setAttribute("aria-current", "true");
     $("newest").hidden = !this.from;
     $("no-log").hidden = answer.logs.length > 0;
     const { checks, ...filters } = this.filters();
-    $("no-log").textContent = Object.values(filters).some(Boolean) ? "Nothing has been recorded that fits these filters." : "Nothing has been recorded yet.";
-    $("page").textContent = total ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries` : "";
+    $("no-log").textContent = Object.values(filters).some(Boolean)
+      ? "Nothing has been recorded that fits these filters."
+      : "Nothing has been recorded yet.";
+    $("page").textContent = total
+      ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries`
+      : "";
     $("older").disabled = !next;
     $("newer").disabled = !previous;
   }
@@ -60,8 +88,12 @@ export class Log {
   }
 }
 
-export const entry = (event, isNew = false) => make("li", { class: isNew ? "new" : null, id: `event-${event.id}` },
-  make("a", { href: `?event=${event.id}`, title: "A link to this event" }, at(event.timestamp)),
-  pill(event.severity),
-  make("span", { class: "type" }, event.event_type),
-  make("span", { class: "text" }, ...about(event, event.message)));
+export const entry = (event, isNew = false) =>
+  make(
+    "li",
+    { class: isNew ? "new" : null, id: `event-${event.id}` },
+    make("a", { href: `?event=${event.id}`, title: "A link to this event" }, at(event.timestamp)),
+    pill(event.severity),
+    make("span", { class: "type" }, event.event_type),
+    make("span", { class: "text" }, ...about(event, event.message)),
+  );

@@ -9,7 +9,8 @@ import { age, at, clock, milliseconds, percent } from "./words.js";
 const PAGE = 50;
 const PRINT = matchMedia("print");
 const BARS_AGE = 60_000;
-const FIELDS = "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,last_state,alert,flapping,silenced_until,shared";
+const FIELDS =
+  "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,last_state,alert,flapping,silenced_until,shared";
 
 export class Table {
   constructor(query, opened) {
@@ -48,7 +49,12 @@ export class Table {
     this.box.setAttribute("aria-busy", "true");
     try {
       for (const number of wanted) {
-        const { answer, total } = await read("nodes", { ...this.query(), fields: FIELDS, limit: PAGE, offset: number * PAGE });
+        const { answer, total } = await read("nodes", {
+          ...this.query(),
+          fields: FIELDS,
+          limit: PAGE,
+          offset: number * PAGE,
+        });
         if (turn !== this.turn) return;
         fresh.set(number, answer);
         this.total = total;
@@ -68,7 +74,12 @@ export class Table {
     const turn = this.turn;
     for (const number of missing) {
       this.pages.set(number, null); // it is on its way
-      const { answer } = await read("nodes", { ...this.query(), fields: FIELDS, limit: PAGE, offset: number * PAGE }).catch(() => ({ answer: null }));
+      const { answer } = await read("nodes", {
+        ...this.query(),
+        fields: FIELDS,
+        limit: PAGE,
+        offset: number * PAGE,
+      }).catch(() => ({ answer: null }));
       if (turn !== this.turn) return;
       if (answer) this.pages.set(number, answer);
       else this.pages.delete(number);
@@ -86,8 +97,11 @@ export class Table {
   inView() {
     const [first, last] = this.range();
     const numbers = [];
-    for (let number = Math.floor(first / PAGE); number <= Math.floor(last / PAGE); number += 1) numbers.push(number);
-    return this.total ? numbers.filter((number) => number === 0 || number * PAGE < this.total) : numbers.slice(0, 1);
+    for (let number = Math.floor(first / PAGE); number <= Math.floor(last / PAGE); number += 1)
+      numbers.push(number);
+    return this.total
+      ? numbers.filter((number) => number === 0 || number * PAGE < this.total)
+      : numbers.slice(0, 1);
   }
 
   async loadBars() {
@@ -99,7 +113,8 @@ export class Table {
       const query = { ...this.query(), window: "24h", buckets: 48, limit: PAGE, offset: number * PAGE };
       const found = await read("history", query).catch(() => null);
       if (!found || turn !== this.turn) return;
-      for (const row of found.answer.nodes) this.bars.set(row.id, { at: Date.now(), states: row.states, bounds: found.answer.bounds });
+      for (const row of found.answer.nodes)
+        this.bars.set(row.id, { at: Date.now(), states: row.states, bounds: found.answer.bounds });
       this.show();
     }
   }
@@ -124,41 +139,105 @@ export class Table {
     $("above").style.height = `${first * this.rowHeight}px`;
     $("below").style.height = `${Math.max(0, this.total - last) * this.rowHeight}px`;
     replace($("rows"), ...rows);
-    $("printed").textContent = this.loaded() < this.total ? `The first ${this.loaded()} of ${this.total.toLocaleString()} nodes.` : "";
+    $("printed").textContent =
+      this.loaded() < this.total ? `The first ${this.loaded()} of ${this.total.toLocaleString()} nodes.` : "";
     $("table").setAttribute("aria-rowcount", String(this.total + 1));
-    $("count").textContent = !this.known ? "" : this.total === 1 ? "1 node" : `${this.total.toLocaleString()} nodes`;
+    $("count").textContent = !this.known
+      ? ""
+      : this.total === 1
+        ? "1 node"
+        : `${this.total.toLocaleString()} nodes`;
     const { sort, ...filters } = this.query();
     const filtered = Object.values(filters).some(Boolean);
     $("no-nodes").hidden = !this.known || this.total > 0;
-    $("no-nodes-text").textContent = filtered ? "No node fits these filters." : "tsmon has not seen a node yet.";
+    $("no-nodes-text").textContent = filtered
+      ? "No node fits these filters."
+      : "tsmon has not seen a node yet.";
     $("clear").hidden = !filtered;
     $("table").hidden = this.total === 0;
   }
 
   row(node, index) {
-    const attributes = { role: "row", class: "row", "aria-rowindex": String(index + 2), "data-index": String(index), "aria-selected": String(index === this.selected) };
-    if (!node) return make("div", { ...attributes, class: "row waiting" }, make("span", { role: "cell" }, "…"));
+    const attributes = {
+      role: "row",
+      class: "row",
+      "aria-rowindex": String(index + 2),
+      "data-index": String(index),
+      "aria-selected": String(index === this.selected),
+    };
+    if (!node)
+      return make("div", { ...attributes, class: "row waiting" }, make("span", { role: "cell" }, "…"));
     const cell = (name, ...content) => make("span", { role: "cell", class: `c-${name}` }, ...content);
     const bar = this.bars.get(node.id);
-    return make("div", attributes,
-      cell("state", pill(node.state), node.flapping ? make("span", { class: "note", title: "comes and goes" }, "flapping") : null),
-      cell("host", nodeLink(node.hostname), node.critical ? make("span", { class: "note star", title: "critical" }, "★", make("span", { class: "hide" }, "critical")) : null, node.silenced_until ? make("span", { class: "note" }, "silenced") : null,
-        node.state === "unknown" && node.last_state ? make("span", { class: "note" }, `was ${node.last_state}`) : null),
+    return make(
+      "div",
+      attributes,
+      cell(
+        "state",
+        pill(node.state),
+        node.flapping ? make("span", { class: "note", title: "comes and goes" }, "flapping") : null,
+      ),
+      cell(
+        "host",
+        nodeLink(node.hostname),
+        node.critical
+          ? make(
+              "span",
+              { class: "note star", title: "critical" },
+              "★",
+              make("span", { class: "hide" }, "critical"),
+            )
+          : null,
+        node.silenced_until ? make("span", { class: "note" }, "silenced") : null,
+        node.state === "unknown" && node.last_state
+          ? make("span", { class: "note" }, `was ${node.last_state}`)
+          : null,
+      ),
       cell("type", node.node_type),
-      cell("ip", node.ip ? make("button", { type: "button", class: "copy", "data-copy": node.ip, title: "Copy the address" }, node.ip) : "–"),
+      cell(
+        "ip",
+        node.ip
+          ? make(
+              "button",
+              { type: "button", class: "copy", "data-copy": node.ip, title: "Copy the address" },
+              node.ip,
+            )
+          : "–",
+      ),
       cell("os", node.os),
-      cell("bars", bar ? bars(bar.states, bar.bounds, { name: `${node.hostname}, last 24 hours:` }) : make("span", { class: "blank" })),
+      cell(
+        "bars",
+        bar
+          ? bars(bar.states, bar.bounds, { name: `${node.hostname}, last 24 hours:` })
+          : make("span", { class: "blank" }),
+      ),
       cell("uptime", percent(node.uptime_24h)),
-      cell("latency", milliseconds(node.latency_ms), node.path && node.path !== "direct" ? make("span", { class: "note" }, node.path.replace("_", " ")) : null),
-      cell("seen", node.state === "online" ? "now" : node.last_seen ? age(node.last_seen, "", " ago", true) : "never"),
+      cell(
+        "latency",
+        milliseconds(node.latency_ms),
+        node.path && node.path !== "direct"
+          ? make("span", { class: "note" }, node.path.replace("_", " "))
+          : null,
+      ),
+      cell(
+        "seen",
+        node.state === "online" ? "now" : node.last_seen ? age(node.last_seen, "", " ago", true) : "never",
+      ),
       cell("tags", node.tags.map((tag) => tag.replace(/^tag:/, "")).join(", ")),
-      cell("key", node.key_expiry ? at(node.key_expiry, clock(node.key_expiry).split(" ").slice(0, 2).join(" ")) : "–"));
+      cell(
+        "key",
+        node.key_expiry ? at(node.key_expiry, clock(node.key_expiry).split(" ").slice(0, 2).join(" ")) : "–",
+      ),
+    );
   }
 
   click(event) {
     const copy = event.target.closest("[data-copy]");
     if (copy) {
-      navigator.clipboard?.writeText(copy.dataset.copy).then(() => say(`${copy.dataset.copy} copied`), () => say("the browser does not let this page copy"));
+      navigator.clipboard?.writeText(copy.dataset.copy).then(
+        () => say(`${copy.dataset.copy} copied`),
+        () => say("the browser does not let this page copy"),
+      );
       return;
     }
     if (event.target.closest("a")) return;
@@ -168,7 +247,9 @@ export class Table {
   }
 
   key(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[event.key];
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[
+      event.key
+    ];
     if (event.key === "Enter" && this.selected >= 0 && event.target === this.box) {
       const node = this.node(this.selected);
       if (node) this.opened(node.hostname);
@@ -178,7 +259,8 @@ export class Table {
       const [top, height] = [this.selected * this.rowHeight, this.rowHeight];
       const head = 36;
       if (top < this.box.scrollTop) this.box.scrollTop = top;
-      else if (top + height + head > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = top + height + head - this.box.clientHeight;
+      else if (top + height + head > this.box.scrollTop + this.box.clientHeight)
+        this.box.scrollTop = top + height + head - this.box.clientHeight;
       this.look();
     }
   }
@@ -187,5 +269,7 @@ export class Table {
 export function say(words) {
   $("toast").textContent = words;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => { $("toast").textContent = ""; }, 3000);
+  say.timer = setTimeout(() => {
+    $("toast").textContent = "";
+  }, 3000);
 }

@@ -16,10 +16,23 @@ const RETRY = 5000;
 const value = (id) => $(id).value;
 
 const table = new Table(
-  () => ({ q: value("q"), state: value("state"), node_type: value("node_type"), tag: value("tag"), sort: value("sort"), project_only: $("project_only").checked }),
-  (name) => drawer.open(name));
-const log = new Log(() => ({ severity: value("severity"), event_type: value("event_type"), hostname: value("log_host"), q: value("log_q"),
-  checks: $("checks").checked || value("event_type") === "health_check" }));
+  () => ({
+    q: value("q"),
+    state: value("state"),
+    node_type: value("node_type"),
+    tag: value("tag"),
+    sort: value("sort"),
+    project_only: $("project_only").checked,
+  }),
+  (name) => drawer.open(name),
+);
+const log = new Log(() => ({
+  severity: value("severity"),
+  event_type: value("event_type"),
+  hostname: value("log_host"),
+  q: value("log_q"),
+  checks: $("checks").checked || value("event_type") === "health_check",
+}));
 const drawer = new Drawer(() => remember(true));
 
 let critical = {};
@@ -37,7 +50,10 @@ async function refresh() {
   running = true;
   try {
     const [summary, found, alerts, ready] = await Promise.all([
-      read("summary"), read("critical"), read("alerts"), read("../readyz").catch((error) => ({ answer: error.answer ?? {} })),
+      read("summary"),
+      read("critical"),
+      read("alerts"),
+      read("../readyz").catch((error) => ({ answer: error.answer ?? {} })),
     ]);
     critical = found.answer;
     lastLook = summary.answer.as_of;
@@ -93,7 +109,9 @@ function showLost() {
   $("headline").textContent = words;
   $("headline").dataset.status = "unknown";
   $("blind").hidden = false;
-  $("blind").textContent = lastLook ? `The last known state is below, as of ${clock(lastLook)}.` : "Nothing is known yet.";
+  $("blind").textContent = lastLook
+    ? `The last known state is below, as of ${clock(lastLook)}.`
+    : "Nothing is known yet.";
   $("favicon").setAttribute("href", "web/unknown.svg");
   document.title = `? ${words} · tsmon`;
 }
@@ -107,7 +125,8 @@ function remember(push = false) {
   if (drawer.name !== null) query.set("node", drawer.name);
   if (log.from) query.set(EVENT, log.from);
   const text = query.size ? `?${query}` : location.pathname;
-  if (text !== (location.search || location.pathname)) history[push ? "pushState" : "replaceState"](null, "", text);
+  if (text !== (location.search || location.pathname))
+    history[push ? "pushState" : "replaceState"](null, "", text);
 }
 
 function recall() {
@@ -124,7 +143,9 @@ function showSort() {
   const sort = value("sort");
   for (const button of document.querySelectorAll("[data-sort]")) {
     const chosen = sort.replace("-", "") === button.dataset.sort;
-    button.closest("[role=columnheader]").setAttribute("aria-sort", !chosen ? "none" : sort.startsWith("-") ? "descending" : "ascending");
+    button
+      .closest("[role=columnheader]")
+      .setAttribute("aria-sort", !chosen ? "none" : sort.startsWith("-") ? "descending" : "ascending");
   }
 }
 
@@ -136,7 +157,9 @@ function theme(word) {
   $("theme").textContent = `Theme: ${word}`;
   try {
     localStorage.setItem("tsmon-theme", word);
-  } catch { /* a browser that keeps nothing forgets the choice */ }
+  } catch {
+    /* a browser that keeps nothing forgets the choice */
+  }
 }
 function storedTheme() {
   try {
@@ -149,13 +172,40 @@ function storedTheme() {
 // -- what people do ----------------------------------------------------------------------------------------
 
 let typing = 0;
-const soon = (work, wait) => { clearTimeout(typing); typing = setTimeout(work, wait); };
+const soon = (work, wait) => {
+  clearTimeout(typing);
+  typing = setTimeout(work, wait);
+};
 const attempt = (work) => work().catch(fail);
 
-for (const id of ["q", "tag"]) $(id).addEventListener("input", () => soon(() => { remember(); attempt(() => table.ask()); }, 150));
-for (const id of ["state", "node_type", "project_only"]) $(id).addEventListener("input", () => { remember(); attempt(() => table.ask()); });
-for (const id of ["severity", "event_type", "checks"]) $(id).addEventListener("input", () => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); });
-for (const id of ["log_host", "log_q"]) $(id).addEventListener("input", () => soon(() => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); }, 150));
+for (const id of ["q", "tag"])
+  $(id).addEventListener("input", () =>
+    soon(() => {
+      remember();
+      attempt(() => table.ask());
+    }, 150),
+  );
+for (const id of ["state", "node_type", "project_only"])
+  $(id).addEventListener("input", () => {
+    remember();
+    attempt(() => table.ask());
+  });
+for (const id of ["severity", "event_type", "checks"])
+  $(id).addEventListener("input", () => {
+    log.page = 1;
+    log.from = 0;
+    remember();
+    attempt(() => log.refresh());
+  });
+for (const id of ["log_host", "log_q"])
+  $(id).addEventListener("input", () =>
+    soon(() => {
+      log.page = 1;
+      log.from = 0;
+      remember();
+      attempt(() => log.refresh());
+    }, 150),
+  );
 for (const button of document.querySelectorAll("[data-sort]")) {
   button.addEventListener("click", () => {
     const name = button.dataset.sort;
@@ -196,9 +246,19 @@ document.addEventListener("keydown", (event) => {
     table.key(event);
   }
 });
-$("theme").addEventListener("click", () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
-$("newest").addEventListener("click", () => { log.page = 1; log.from = 0; remember(); attempt(() => log.refresh()); });
-addEventListener("popstate", () => { recall(); attempt(() => table.ask()); });
+$("theme").addEventListener("click", () =>
+  theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]),
+);
+$("newest").addEventListener("click", () => {
+  log.page = 1;
+  log.from = 0;
+  remember();
+  attempt(() => log.refresh());
+});
+addEventListener("popstate", () => {
+  recall();
+  attempt(() => table.ask());
+});
 
 $("event_type").append(...TYPES.map((type) => make("option", {}, type)));
 theme(THEMES.includes(storedTheme()) ? storedTheme() : "auto");
@@ -209,4 +269,7 @@ new Live((kind) => {
   nudge = setTimeout(refresh, kind === "refresh" ? 0 : 200);
 }, state);
 refresh();
-setInterval(() => { tickAll(lostSince > 0); showLost(); }, 2000);
+setInterval(() => {
+  tickAll(lostSince > 0);
+  showLost();
+}, 2000);
