@@ -20,7 +20,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 # hadolint ignore=DL3006
 FROM ${PYTHON}
 
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tsmon" \
     org.opencontainers.image.description="Watches a Tailscale tailnet and never calls 'I cannot see' an outage" \

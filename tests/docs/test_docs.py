@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import DOCUMENTS, ROOT
 from tsmon.cli import COMMANDS
-
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import DOCUMENTS, PACKAGE, ROOT
 from tsmon.cli import main
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^ *(?:\$ )?(?:sudo )?tsmon ([^\n#|>&;]+)", re.MULTILINE)
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -93,7 +92,7 @@ def test_every_line_of_the_doctor_is_explained() -> None:
         re.findall(r"^\| `([a-z ]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     )
     found = set()
-    for file in (ROOT / "tsmon" / "cli" / "doctor").glob("*.py"):
+    for file in (PACKAGE / "cli" / "doctor").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
                 assert isinstance(node.args[0], ast.Constant), file

@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import tsmon
+
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(tsmon.__file__).parent
+"""The tsmon that is tested: the checkout's, or an installed one."""
 FIXTURES = ROOT / "tests" / "fixtures" / "tailscale"
 RELEASES = ROOT / "tests" / "fixtures" / "releases"
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 SUPPORT = ROOT / "tests" / "support"
+DOCUMENTS = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+"""Every page that a reader gets."""
