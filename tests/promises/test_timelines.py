@@ -1,7 +1,7 @@
-"""The rules played through: one test per row of the design's timelines, in virtual time.
+"""The rules played through: one test per row of docs/timelines.md, in virtual time.
 
-Rows 14, 19 and 26 and the messages of the others are about notifications, row 25 about InfluxDB: their tests
-stand with those rooms.
+Rows 14, 19, 23 and 26 and the messages of the others are in test_timelines_messages.py, row 25 is in
+test_timelines_influx.py.
 """
 
 from pathlib import Path

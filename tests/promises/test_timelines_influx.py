@@ -1,4 +1,4 @@
-"""Row 25 of the timelines: InfluxDB refuses for a day, in virtual time, over a real connection."""
+"""Row 25 of docs/timelines.md: InfluxDB refuses for a day, in virtual time, over a real connection."""
 
 from pathlib import Path
 

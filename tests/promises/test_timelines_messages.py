@@ -1,5 +1,5 @@
-"""The rules played through, as the messages that a channel gets: one test per row of the design's timelines
-that has any, in virtual time."""
+"""The rules played through, as the messages that a channel gets: one test per row of docs/timelines.md that
+has any, in virtual time."""
 
 import asyncio
 from pathlib import Path

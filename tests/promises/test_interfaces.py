@@ -1,6 +1,6 @@
-"""The mission, one test per sentence: routes, fields, filters, schedules, log lines, schema, classification.
+"""What other programs rely on, one test each: routes, fields, filters, schedules, log lines, schema, roles.
 
-What is deeper than a sentence stands in the room's own tests; here anyone can see the mission kept.
+What is deeper than a sentence is in the tests of the package; here a glance shows that it is kept.
 """
 
 from collections.abc import AsyncIterator
@@ -49,14 +49,14 @@ async def here(tmp_path: Path) -> AsyncIterator[Site]:
         "README.md",
     ],
 )
-def test_the_mission_names_these_files(path: str) -> None:
+def test_these_files_stay_where_they_are(path: str) -> None:
     assert (ROOT / path).exists()
 
 
 # -- routes and fields -------------------------------------------------------------------------------------
 
 
-async def test_summary_has_the_missions_fields(here: Site) -> None:
+async def test_summary_has_its_fields(here: Site) -> None:
     answer = await here.get(f"{BASE}/summary")
     assert set(answer) >= {
         "total_nodes",
@@ -78,7 +78,7 @@ async def test_summary_has_the_missions_fields(here: Site) -> None:
     assert (answer["total_nodes"], answer["critical_nodes"]["health_percentage"]) == (5, 100.0)
 
 
-async def test_nodes_is_an_array_with_the_missions_fields(here: Site) -> None:
+async def test_nodes_is_an_array_with_its_fields(here: Site) -> None:
     answer = await here.get(f"{BASE}/nodes")
     assert isinstance(answer, list)
     first = {"hostname", "ip", "online", "node_type", "os", "last_seen", "uptime_24h"}
@@ -156,12 +156,12 @@ async def test_errors_have_one_shape(here: Site) -> None:
 # -- schedules ---------------------------------------------------------------------------------------------
 
 
-def test_the_jobs_bear_the_missions_names() -> None:
+def test_the_jobs_keep_their_names() -> None:
     for name in ("collect_health_metrics", "check_critical_nodes", "log_health_status"):
         assert callable(getattr(Collector, name))
 
 
-def test_the_default_intervals_are_the_missions() -> None:
+def test_the_default_intervals() -> None:
     chosen = settings()
     assert (chosen.collect_interval, chosen.check_interval, chosen.report_interval) == (300, 120, 3600)
 
