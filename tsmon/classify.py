@@ -1,4 +1,4 @@
-"""What a node is for: hostname, tags, OS and owner -> role. Pure."""
+"""What a node is for: hostname, tags, OS and owner -> role (section 5 of docs/rules.md). Pure."""
 
 import re
 from collections.abc import Iterable

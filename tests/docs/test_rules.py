@@ -10,7 +10,7 @@ from tests.support.paths import PACKAGE, ROOT
 RULES = (ROOT / "docs" / "rules.md").read_text()
 TIMELINES = (ROOT / "docs" / "timelines.md").read_text()
 NUMBER = r"\d+\.\d+"
-NAMED = re.compile(rf"\b[Rr]ules? ({NUMBER}(?:(?:, | and | to ){NUMBER})*)")
+NAMED = re.compile(rf"\b[Rr]ules?\s+({NUMBER}(?:(?:, | and | to ){NUMBER})*)")
 
 
 def numbers() -> list[tuple[int, int]]:

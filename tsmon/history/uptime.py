@@ -1,7 +1,7 @@
 """Arithmetic on spans and observed time; pure. Times in Unix seconds, percentages 0 to 100 or None.
 
 A node's time in a state counts only where it was observed: uptime = online / (online + offline), both cut
-with the observed stretches. Everything else is unknown, neither for nor against.
+with the observed stretches. Everything else is unknown, neither for nor against (rules 10.2 to 10.5).
 """
 
 from bisect import bisect_right

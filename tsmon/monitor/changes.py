@@ -1,4 +1,7 @@
-"""Comparing the known nodes with a trusted snapshot and the pings -> nodes, spans, events. Pure."""
+"""Comparing the known nodes with a trusted snapshot and the pings -> nodes, spans, events. Pure.
+
+Sections 2 and 4 of docs/rules.md.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,7 +16,7 @@ from tsmon.monitor.state import Event, Node, OfflineReason, Reach, State
 from tsmon.source.status import NodeFacts, Snapshot
 
 SECOND_LOOK = 10.0
-"""Seconds that must lie between the two documents that lack a node before it counts as removed."""
+"""Seconds that must lie between the two documents that lack a node before it counts as removed (rule 4.1)."""
 
 _REASON_WORDS = {
     "stopped": "Tailscale is stopped on it",
@@ -116,7 +119,7 @@ def _again(node: Node, facts: NodeFacts, look: Look, changes: Changes) -> Node:
     if state == node.state:
         renewed = msgspec.structs.replace(renewed, reason=reason)
     elif state == was:
-        # Back from unknown to what was known before: no change, and `since` stays what it was.
+        # Rule 2.7: back from unknown to what was known before: no change, and `since` stays what it was.
         renewed = msgspec.structs.replace(
             renewed, state=state, reason=reason, since=node.last_since, **_NO_LAST_STATE
         )
@@ -150,7 +153,7 @@ def _turned(
 
 
 def _dated(node: Node, was: State, reason: OfflineReason | None, look: Look) -> float:
-    """When the change happened: at the first sighting, unless something tells better."""
+    """When the change happened: at the first sighting, unless something says better (rule 2.6)."""
     now = look.now.wall
     if reason is None:
         return now
@@ -209,7 +212,7 @@ def _lacking(node: Node, look: Look, changes: Changes) -> None:
 
 
 def _hide(node: Node, now: float, changes: Changes) -> None:
-    """It may be one of the rows that could not be decoded."""
+    """It may be one of the rows that could not be decoded (rule 4.2)."""
     if node.state == "unknown":
         changes.nodes[node.id] = node
         return
@@ -257,7 +260,7 @@ def _conclude(facts: NodeFacts, reach: Reach, *, seen_online: bool) -> tuple[Sta
     if facts.expired:
         return "offline", "key_expired"
     if not facts.online:
-        # Control may withhold the state of machines shared in from another tailnet.
+        # Rule 2.5: control may withhold the state of machines shared in from another tailnet.
         return ("unknown", None) if facts.shared and not seen_online else ("offline", "control")
     if reach.unreachable_since is not None:
         return "offline", "unreachable"

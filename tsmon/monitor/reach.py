@@ -1,4 +1,5 @@
-"""What pings say: misses, witnesses, unreachable, isolated, detached. Pure, time passed in.
+"""What pings say: misses, witnesses, unreachable, isolated, detached (section 3 of docs/rules.md). Pure, time
+passed in.
 
 Control is not believed blindly: a hung machine stays "online" at the control server for many minutes. But
 silence alone proves nothing either, since the monitor's own path may be dead: so a third miss in a row asks
@@ -15,7 +16,7 @@ from tsmon.monitor.state import Node, Reach
 from tsmon.source.pings import Path, Ping
 
 MISSES = 3
-"""Missed pings in a row that make a node suspect."""
+"""Missed pings in a row that make a node suspect (rule 3.4)."""
 WITNESSES = 3
 MOST_PINGED = 200
 
@@ -99,8 +100,8 @@ class Pings:
         return track.summary() if track is not None else Reach()
 
     def targets(self, nodes: Mapping[str, Node], self_id: str, due_outages: Collection[str]) -> list[str]:
-        """Whom a ping round asks: nodes whose role wants it, never Self, at most 200, critical ones first.
-        One that control calls offline is asked only when its outage fell due (`due_outages`)."""
+        """Whom a ping round asks (rule 3.1): nodes whose role wants it, never Self, at most 200, critical
+        ones first. One that control calls offline is asked only when its outage fell due (`due_outages`)."""
         wanted = [
             node
             for node in nodes.values()
@@ -118,7 +119,7 @@ class Pings:
         return [id_ for id_ in targets if (track := self._tracks.get(id_)) and track.misses > 0]
 
     def keep(self, pinged: Collection[str]) -> None:
-        """Nobody pings the others any more: what pings said of them no longer holds."""
+        """Nobody pings the others any more: what pings said of them no longer holds (rule 3.7)."""
         self._tracks = {id_: track for id_, track in self._tracks.items() if id_ in pinged}
 
     def blind(self) -> None:
@@ -135,7 +136,7 @@ class Pings:
         track.offline_at, track.asked, track.detached = now.mono, False, False
 
     def control_returned(self, node_id: str) -> None:
-        """Control went from offline to online: whatever the pings said before is over."""
+        """Control went from offline to online: whatever the pings said before is over (rule 3.7)."""
         track = self._tracks.get(node_id)
         if track is not None:
             track.forget_misses()
@@ -182,8 +183,9 @@ class Pings:
             track.detached = False
 
     def witnesses(self, nodes: Mapping[str, Node], self_id: str) -> list[str]:
-        """Whom to ask about the suspects that no answer speaks for yet: up to three other online nodes,
-        pinged and healthy ones first. With nobody to ask the suspects are unreachable, not cross-checked."""
+        """Whom to ask (rule 3.4) about the suspects that no answer speaks for yet: up to three other online
+        nodes, pinged and healthy ones first. With nobody to ask the suspects are unreachable, not cross-checked.
+        """
         suspects = self._judge_suspects(nodes)
         if not suspects:
             return []
@@ -201,8 +203,8 @@ class Pings:
         return [node.id for node in others[:WITNESSES]]
 
     def conclude(self, nodes: Mapping[str, Node], now: Moment) -> None:
-        """All witnesses were asked: suspects that one of them speaks for are unreachable; if nobody
-        answered, the monitor's own path is the suspect."""
+        """All witnesses were asked: suspects that one of them speaks for are unreachable (rule 3.5); if
+        nobody answered, the monitor's own path is the suspect (rule 3.6)."""
         if self._judge_suspects(nodes) and self.isolated_since is None:
             self.isolated_since = now
 

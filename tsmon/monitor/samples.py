@@ -1,11 +1,11 @@
-"""What InfluxDB is told of a view. Pure."""
+"""The samples that a view makes for InfluxDB. Pure."""
 
 import msgspec
 
 from tsmon.monitor.state import View
 
 LATENCY_FRESH = 300.0
-"""Seconds for which a measured latency counts as the present one."""
+"""Seconds for which a measured latency counts as the present one (rule 11.2)."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 def samples_of(view: View, now: float) -> list[Sample]:
-    """What InfluxDB is told of each node whose state is known."""
+    """One sample of each node whose state is known (rule 11.1)."""
     samples = []
     for node in view.nodes.values():
         state = view.shown(node).state

@@ -1,4 +1,7 @@
-"""May the view be trusted? Reasons, grace, collapse, blind stretches, observed time. Pure, time passed in."""
+"""May the view be trusted? Reasons, grace, collapse, blind stretches, observed time. Pure, time passed in.
+
+Rules 1.1 to 1.11 of docs/rules.md.
+"""
 
 from typing import NamedTuple
 
@@ -21,12 +24,12 @@ REASONS = (
     "other_tailnet",
 )
 AT_ONCE = frozenset(("tailscale_stopped", "logged_out", "peer_map_collapsed", "other_tailnet"))
-"""Reasons that blind without a grace."""
+"""Reasons that blind without a grace (rule 1.3)."""
 SELF_STOPPED = frozenset(("tailscale_stopped", "logged_out"))
-"""Reasons that tell that the monitor's own node is off the tailnet."""
+"""Reasons by which the monitor's own node is known to be off the tailnet (rule 1.9)."""
 CONTROL_LOST_CODES = frozenset(("not-in-map-poll", "mapresponse-timeout"))
 RETRIES = (2.0, 6.0, 14.0)
-"""Seconds after the first untrusted answer at which it is read again (waits of 2, 4, 8 s)."""
+"""Seconds after the first untrusted answer at which it is read again (waits of 2, 4, 8 s; rule 1.3)."""
 COLLAPSE_DOCUMENTS = 3
 COLLAPSE_SECONDS = 30.0
 _EPSILON = 1e-6  # a sleep that ends on time must not be early by a rounding
@@ -149,14 +152,15 @@ class Sight:
     ) -> tuple[str, str]:
         reason, message = document_reason(snapshot, health_codes)
         if not reason and self._is_other(snapshot.tailnet):
-            # Looked at before the collapse: the peers of two tailnets cannot be compared.
+            # Rule 1.7, before the collapse: the peers of two tailnets cannot be compared.
             return "other_tailnet", self._other_message(snapshot.tailnet)
         if not reason and self._collapsed(snapshot, now):
             return "peer_map_collapsed", self._collapse_message(snapshot)
         return reason, message
 
     def _clock_back(self, now: Moment) -> float:
-        """Seconds by which the wall clock went back since the last answer; observation then starts anew."""
+        """Seconds by which the wall clock went back since the last answer; observation begins again
+        (rule 1.11)."""
         before, self._answer = self._answer, now
         if now.wall >= before.wall:
             return 0.0
@@ -209,7 +213,7 @@ class Sight:
             self.blind = Blind(reason=reason, since=self.blind.since, message=message)
         elif reason in AT_ONCE or graced:
             went_blind = tell = True
-            # A blind stretch begins at the last trusted document; after a step of the clock, now.
+            # Rule 1.4: a blind stretch begins at the last trusted document; after a step of the clock, now.
             last = self._last if self._last is not None else now
             self.blind = Blind(reason=reason, since=min(last.wall, now.wall), message=message)
             self._blind_mono = last.mono
@@ -235,7 +239,7 @@ class Sight:
         return verdict
 
     def _is_steady(self, last: Moment, now: Moment) -> bool:
-        """Neither clock moved so far that the time between cannot count as observed."""
+        """Neither clock moved so far that the time between cannot count as observed (rule 1.10)."""
         limit = max(60.0, 3 * self.poll_interval)
         return 0 <= now.wall - last.wall <= limit and now.mono - last.mono <= limit
 
@@ -260,8 +264,8 @@ class Sight:
         return self._collapse is not None and self._gone(snapshot) == self._collapse.gone
 
     def _collapsed(self, snapshot: Snapshot, now: Moment) -> bool:
-        """More than half of the known peers (at least 2) are gone, and not yet in three documents in a row
-        over 30 s. Rows that could not be decoded may be some of them."""
+        """Rule 1.6: more than half of the known peers (at least 2) are gone, and not yet in three documents
+        in a row over 30 s. Rows that could not be decoded may be some of them."""
         gone = self._gone(snapshot)
         missing = len(gone) - snapshot.malformed
         if missing < 2 or missing * 2 <= len(self._peers):

@@ -72,7 +72,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     last_since: float | None = None
     """While `state` is unknown: `since` of the state known before."""
     missing_since: float | None = None
-    """First trusted document without the node; a second one, 10 s later, removes it."""
+    """First trusted document without the node; a second one, 10 s later, removes it (rule 4.1)."""
     removed_at: float | None = None
     reach: Reach = Reach()
 
@@ -187,7 +187,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return node.last_online
 
     def health(self) -> Health:
-        """The summary that the API, the report and the health check give."""
+        """The summary that the API, the report and the health check give (rule 2.9)."""
         counts = {"online": 0, "offline": 0, "unknown": 0}
         critical = {"online": 0, "offline": 0, "unknown": 0}
         detached = 0

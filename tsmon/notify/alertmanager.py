@@ -26,7 +26,8 @@ from tsmon.notify.texts import Message, headline
 log = structlog.get_logger(__name__)
 
 LIFETIME = 7 * 86400.0
-"""Seconds that Alertmanager keeps an alert when tsmon says nothing more: a dead tsmon resolves nothing."""
+"""Seconds that Alertmanager keeps an alert when tsmon says nothing more: a dead tsmon resolves nothing (rule
+9.14)."""
 REPEAT = 60.0
 
 Labels = dict[str, str]

@@ -1,4 +1,4 @@
-"""What the fallen have in common: a role, tag, owner or relay region. Pure."""
+"""What the fallen have in common: a role, tag, owner or relay region (rule 9.5). Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

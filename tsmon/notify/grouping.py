@@ -1,7 +1,7 @@
 """Which alerts share a message, and when it is due. Pure, monotonic time passed in.
 
 A group is born with its first alert, waits for siblings, and is told in one message. Siblings of the next
-five minutes make one update; who recovers waits for the others, five minutes at most.
+five minutes make one update; who recovers waits for the others, five minutes at most (rules 9.1 to 9.3).
 """
 
 from collections.abc import Callable, Iterable

@@ -20,7 +20,7 @@ from tsmon.notify.texts import Facts, Message, write
 log = structlog.get_logger(__name__)
 
 KEPT_WHILE_PARKED = 86400.0
-"""Seconds that the messages of a parked channel are kept."""
+"""Seconds that the messages of a parked channel are kept (rule 9.11)."""
 _DELIVERED_KEPT = 7 * 86400.0
 _TRY_SECONDS = 60.0
 """However a channel bounds itself, a try ends within so many seconds."""

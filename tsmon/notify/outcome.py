@@ -9,7 +9,7 @@ LONGEST_WAIT = 600.0
 PARKED_WAIT = 3600.0
 """Seconds between two tries of a channel that refuses for good."""
 FAILING_AFTER = 900.0
-"""Seconds of failures after which the other channels are told."""
+"""Seconds of failures after which the other channels are notified (rule 9.10)."""
 
 
 class Outcome(NamedTuple):

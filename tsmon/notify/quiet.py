@@ -13,7 +13,7 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Quiet:
-    """Everything that holds messages back."""
+    """Everything that holds messages back (rule 9.7)."""
 
     def __init__(self, windows: Iterable[Maintenance] = (), silences: Iterable[Silence] = ()) -> None:
         self.silences: dict[int, Silence] = {silence.id: silence for silence in silences}

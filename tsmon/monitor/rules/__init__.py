@@ -1,7 +1,7 @@
 """The alert rules: what one step of the monitor raises, fires and ends. Pure, time passed in.
 
-Node alerts are raised and ended on trusted documents only; delays count observed time, so that a restart
-or a blind stretch pauses them.
+Node alerts are raised and ended on trusted documents only (rule 1.5); delays count observed time, so that a
+restart or a blind stretch pauses them (rule 8.2).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -62,7 +62,8 @@ class Rules:
                 self.book.update(alert, silenced_until=self.quiet(alert, node, now.wall))
 
     def roles_changed(self, nodes: Mapping[str, Node], now: Moment) -> AlertChanges:
-        """The configuration was reloaded: alerts that no role asks for end at once, untold."""
+        """The configuration was reloaded: alerts that no role asks for end at once, without a message (rule
+        8.10)."""
         for alert in self.book.of_kind("node_offline", "node_detached", "node_flapping", "key_expiring"):
             node = nodes.get(alert.node_id or "")
             if node is not None and node.role.alert == "none" and not Keys.is_own_key(alert, node):

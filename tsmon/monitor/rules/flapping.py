@@ -1,4 +1,4 @@
-"""Flapping: a node that comes and goes is one alert until it has settled."""
+"""Flapping: a node that comes and goes is one alert until it has settled (rule 8.8)."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Node keys that expire: one alert per key, told again at each step."""
+"""Node keys that expire: one alert per key, which fires again at each step (rule 8.11)."""
 
 from tsmon.base.clock import rfc3339
 from tsmon.monitor.alerts import Alert, AlertBook, AlertSeverity

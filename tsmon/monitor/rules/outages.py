@@ -1,4 +1,5 @@
-"""Outages: node_offline and node_detached, and node_missing for a critical node that was removed."""
+"""Outages: node_offline and node_detached, and node_missing for a critical node that was removed (rules 8.3,
+8.4 and 8.5)."""
 
 from tsmon.base.clock import rfc3339
 from tsmon.monitor.alerts import Alert, AlertBook
@@ -6,7 +7,7 @@ from tsmon.monitor.rules.step import EPSILON, Step, alerts_for, observed_since, 
 from tsmon.monitor.state import Node
 
 ASK_PATIENCE = 60.0
-"""Seconds after which a due outage is told although its last ping had no outcome."""
+"""Seconds after which a due outage is reported although its last ping had no outcome (rule 3.9)."""
 
 
 class Outages:

@@ -1,4 +1,4 @@
-"""The monitor itself: blind, isolated, unable to store."""
+"""The monitor itself: blind, isolated, unable to store (rules 8.6, 8.7 and 8.12)."""
 
 from tsmon.monitor.alerts import Alert, AlertBook, AlertSeverity
 from tsmon.monitor.rules.step import EPSILON, Step

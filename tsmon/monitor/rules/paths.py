@@ -1,4 +1,5 @@
-"""Degraded paths: a pinged node that is slow, or reached only through a relay, for a quarter of an hour."""
+"""Degraded paths: a pinged node that is slow, or reached only through a relay, for a quarter of an hour
+(rule 8.13)."""
 
 from tsmon.monitor.alerts import Alert, AlertBook
 from tsmon.monitor.rules.step import EPSILON, Limits, Step, alerts_for

@@ -53,7 +53,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def alerts_for(node: Node) -> bool:
-    """The node's role asks for alerts, and the node was seen online once (or is critical)."""
+    """The node's role asks for alerts, and the node was seen online once (or is critical; rule 8.3)."""
     return node.role.alert != "none" and (node.seen_online or node.role.critical)
 
 
