@@ -184,8 +184,8 @@ class Pings:
 
     def witnesses(self, nodes: Mapping[str, Node], self_id: str) -> list[str]:
         """Whom to ask (rule 3.4) about the suspects that no answer speaks for yet: up to three other online
-        nodes, pinged and healthy ones first. With nobody to ask the suspects are unreachable, not cross-checked.
-        """
+        nodes, pinged and healthy ones first. With nobody to ask the suspects are unreachable, not
+        cross-checked."""
         suspects = self._judge_suspects(nodes)
         if not suspects:
             return []
