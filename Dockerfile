@@ -6,11 +6,11 @@ FROM ${PYTHON} AS build
 # The same input gives the same files: hashed locks for what is installed and for what builds, no time stamps.
 ENV SOURCE_DATE_EPOCH=1767225600 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 WORKDIR /build
-COPY requirements.lock docker/build.lock ./
+COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes -r build.lock \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements-build.lock \
     && python -m venv --without-pip /opt/tsmon \
-    && /opt/build/bin/pip --python /opt/tsmon/bin/python install --require-hashes -r requirements.lock
+    && /opt/build/bin/pip --python /opt/tsmon/bin/python install --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY tsmon tsmon
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

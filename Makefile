@@ -1,26 +1,38 @@
 # Everything sets itself up: Python 3.11+ and make are enough.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+#
+# Each Python from 3.11 on that runs and can make a venv: those on PATH, then pyenv's; newest first.
+VERSIONS := 3.14 3.13 3.12 3.11
+PYTHONS = $(shell \
+	for p in $(VERSIONS:%=python%) python3 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/python3; do \
+		"$$p" -c 'import ensurepip, sys, venv; v = sys.version_info[:2]; v < (3, 11) or print("%d.%d" % v, sys.executable)'; \
+	done 2>/dev/null | sort -u -k1,1 -t' ' | sort -r -V | cut -d' ' -f2-)
+PYTHON ?= $(firstword $(PYTHONS))
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The locks are complete and name every file by its hash, those that build tsmon included: nothing is resolved here.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
 # Most tests wait more than they work. A file's tests stay together (some share a server), in their order: the
 # longest files come first.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+# One for every supported Python and system; the three agree on each version.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-header --no-annotate
 
-.PHONY: help run test check e2e browser screenshots scenarios soak bench lock clean
+.PHONY: help run test check e2e browser screenshots scenarios soak bench setups lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.run: pyproject.toml requirements.lock
+$(VENV)/.run: pyproject.toml requirements-build.lock requirements.lock
 	@test -n "$(PYTHON)" || { echo "tsmon needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(INSTALL) --require-hashes -r requirements-build.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 run: $(VENV)/.run ## watch the tailnet of this machine, or the demo tailnet when there is none
@@ -57,12 +69,14 @@ bench: $(VENV)/.dev ## benchmarks: tables and JSON (half an hour)
 	$(BIN)/python -m bench.stream
 	$(BIN)/python -m bench.influx
 
-lock: $(VENV)/.dev ## make the hashed locks anew
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
-		--upgrade --extra notify pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
-		--upgrade --extra notify --group dev pyproject.toml -o requirements-dev.lock
+setups: ## a set-up with each Python of this machine, with its own pip and with the newest
+	@MAKE='$(MAKE)' .ci/setups $(PYTHONS)
+
+lock: $(VENV)/.dev ## write the locks after a change of the dependencies (UPGRADE=--upgrade: the newest of everything)
+	$(COMPILE) $(UPGRADE) --extra notify --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --upgrade --constraint requirements-dev.lock --extra notify pyproject.toml -o requirements.lock
+	$(COMPILE) --upgrade --constraint requirements-dev.lock --group build -o requirements-build.lock
+	$(BIN)/python -m tests.support.locks
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
