@@ -1,4 +1,4 @@
-"""Roles: the default table word by word, and the user's own rules before it."""
+"""Roles: the default table word by word, and the user's own before it (rules 5.1 to 5.3)."""
 
 from pathlib import Path
 from typing import Any

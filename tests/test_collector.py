@@ -404,7 +404,8 @@ async def test_a_node_of_the_name_ends_the_missing(tmp_path: Path) -> None:
 
 @virtual
 async def test_the_store_fails_for_ten_minutes_with_an_outage_inside(tmp_path: Path) -> None:
-    """The core of row 26: the state is right, the alert is raised, and the events are stored afterwards."""
+    """The core of row 26 of docs/timelines.md: the state is right, the alert is raised, and the
+    events are stored afterwards."""
     async with running(tmp_path) as world:
         await world.run(61)
         world.break_store("the disk is full")

@@ -60,6 +60,10 @@ def test_the_files_that_the_rules_name_are_there() -> None:
 def test_every_timeline_has_its_test_and_every_test_its_timeline() -> None:
     rows = [int(row) for row in re.findall(r"^\| (\d+) \|", TIMELINES, re.MULTILINE)]
     assert rows == list(range(1, len(rows) + 1))
+    known = {f"{section}.{number}" for section, number in numbers()}
+    last_column = re.findall(r"\| ([\d., ]+) \|$", TIMELINES, re.MULTILINE)
+    assert len(last_column) == len(rows)
+    assert set(re.findall(NUMBER, " ".join(last_column))) <= known
     played = {
         int(row)
         for path in (ROOT / "tests" / "promises").glob("test_timelines*.py")

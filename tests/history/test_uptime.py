@@ -1,4 +1,5 @@
-"""Uptime, outages and bars against a brute-force model that goes second by second."""
+"""Uptime, outages and bars against a brute-force model that goes second by second (rules 10.2 to
+10.5)."""
 
 from datetime import UTC, datetime
 from itertools import pairwise

@@ -1,4 +1,5 @@
-"""The path_degraded alert: a pinged node that is slow, or reached only through a relay, for 15 minutes."""
+"""The path_degraded alert: a pinged node that is slow, or reached only through a relay, for 15 minutes
+(rule 8.13)."""
 
 from pathlib import Path
 

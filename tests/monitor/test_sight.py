@@ -1,4 +1,5 @@
-"""The trust rules alone: reasons, grace, collapse, blind stretches, observed time, clock jumps."""
+"""The trust rules alone (1.1 to 1.11 of docs/rules.md): reasons, grace, collapse, blind stretches, observed
+time, clock jumps."""
 
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_reasons(head: dict[str, Any], reason: str) -> None:
 
 
 def test_the_first_reason_of_the_table_counts() -> None:
-    """Stopped, and Self offline as well, and on another tailnet."""
+    """Rule 1.2: stopped, and Self offline as well, and on another tailnet."""
     watch = Watch(tailnet=Tailnet("mine", "mine.example"))
     watch.after(1, snapshot("a", BackendState="Stopped", Self={"ID": "self", "Online": False}))
     assert watch.sight.blind is not None

@@ -1,4 +1,4 @@
-"""Which alerts share a message, and when; what the fallen have in common."""
+"""Which alerts share a message, and when; what the fallen have in common (rules 9.1 to 9.5)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The heartbeat: called while tsmon is well, silent while it is not."""
+"""The heartbeat: called while tsmon is well, silent while it is not (rule 9.15)."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Maintenance windows and silences: when messages are held back."""
+"""Maintenance windows and silences: when messages are held back (rule 9.7)."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

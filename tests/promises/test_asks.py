@@ -1,4 +1,4 @@
-"""A due outage is asked about once more, and told in time, whatever the ping job is just doing."""
+"""A due outage is asked about once more, and reported in time, whatever the ping job is doing (rule 3.9)."""
 
 from pathlib import Path
 

@@ -504,7 +504,7 @@ async def test_seen_for_the_first_time_is_no_change(tmp_path: Path) -> None:
 
 @virtual
 async def test_detached_and_restarted(tmp_path: Path) -> None:
-    """What a ping once showed holds over a restart, as it does for a node that hangs (row 4)."""
+    """What a ping once showed holds over a restart, as it does for a node that hangs (rule 3.7)."""
     async with running(tmp_path) as world:
         await world.run(121)
         world.tailnet.change(PROD, online=False)
