@@ -30,7 +30,8 @@ LABEL org.opencontainers.image.title="tsmon" \
 
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/tsmon
 COPY --from=build /opt/tsmon /opt/tsmon
-COPY --chmod=0755 docker/tsmon-entrypoint.sh docker/tsmon-healthcheck.py /usr/local/bin/
+# Their modes are those in the repository: the builder without BuildKit knows no --chmod.
+COPY docker/tsmon-entrypoint.sh docker/tsmon-healthcheck.py /usr/local/bin/
 
 ENV PATH=/opt/tsmon/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TSMON_STATE_DIR=/var/lib/tsmon
 # A number, so that a runtime can see that it is not root; it needs no entry in /etc/passwd.

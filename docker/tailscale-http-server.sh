@@ -8,6 +8,7 @@
 #
 #   TSMON_SIDECAR_PORT   8765
 #   TSMON_SIDECAR_BIND   127.0.0.1
+#   TSMON_SIDECAR_CLIENTS who may connect, as 172.31.87.2/31; everybody who can, when empty
 #   TSMON_SIDECAR_HOSTS  names allowed in the Host header beside loopback and addresses, parted by spaces or commas
 #   TAILSCALE_BIN        tailscale
 #   TS_SOCKET            tailscaled's socket, where it is not where the CLI looks
@@ -34,6 +35,7 @@ die() {
 listen() {
     port=${TSMON_SIDECAR_PORT:-8765}
     bind=${TSMON_SIDECAR_BIND:-127.0.0.1}
+    clients=${TSMON_SIDECAR_CLIENTS:-}
     for tool in socat timeout; do
         command -v "$tool" >/dev/null || die "$tool is missing: install it"
     done
@@ -43,6 +45,11 @@ listen() {
         *:*) address="TCP6-LISTEN:$port,bind=[$bind]" ;;
         *) address="TCP4-LISTEN:$port,bind=$bind" ;;
     esac
+    if [ -n "$clients" ]; then
+        case $bind in *:*) die "TSMON_SIDECAR_CLIENTS needs an IPv4 address in TSMON_SIDECAR_BIND" ;; esac
+        is_network "$clients" || die "TSMON_SIDECAR_CLIENTS takes an IPv4 network as 172.31.87.2/31"
+        address="$address,range=$clients"
+    fi
     # By the environment, since a path within socat's address would need its quoting.
     TSMON_SIDECAR_SCRIPT=$0
     export TSMON_SIDECAR_SCRIPT
@@ -83,6 +90,12 @@ is_ipv4() {
         case $part in '' | 0?* | ????*) return 1 ;; esac
         [ "$part" -le 255 ] || return 1
     done
+}
+
+# is_network TEXT: an IPv4 address, a slash and 0 to 32.
+is_network() {
+    is_ipv4 "${1%/*}" || return 1
+    case ${1##*/} in [0-9] | [12][0-9] | 3[0-2]) ;; *) return 1 ;; esac
 }
 
 is_ipv6() {

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Entry point of the sidecar's container: the image's own containerboot, and the HTTP server beside it.
 #
+# TSMON_SIDECAR=off leaves the server out: who reads tailscaled's socket needs none.
+#
 # Signals go on to containerboot. The server is started again whenever it ends. When containerboot ends, as it does
 # whenever Tailscale stops, the container ends with its exit code and the runtime starts it anew.
 set -u
@@ -8,6 +10,7 @@ set -u
 boot=${TSMON_SIDECAR_BOOT:-/usr/local/bin/containerboot}
 server=${TSMON_SIDECAR_SERVER:-/usr/local/bin/tailscale-http-server.sh}
 pause=${TSMON_SIDECAR_PAUSE:-1} # seconds before the server is started again
+[ "${TSMON_SIDECAR:-on}" != off ] || exec "$boot"
 
 keep_listening() {
     # What answers the network needs no keys.

@@ -1,6 +1,7 @@
 """Compose files, images, helper scripts, unit: what they say, and all of it that runs without Docker."""
 
 import asyncio
+import ipaddress
 import json
 import os
 import re
@@ -26,7 +27,8 @@ DOCKER = ROOT / "docker"
 VARIANTS = {
     "plain": [],
     "localapi": ["localapi"],
-    "userspace": ["localapi", "userspace"],
+    "userspace": ["userspace"],
+    "userspace-localapi": ["localapi", "userspace"],
     "git": ["git"],
 }
 DOT_ENV = {
@@ -113,16 +115,52 @@ def test_images_are_pinned_and_files_are_there(variant: str) -> None:
     assert len(set(pinned)) == 1, "one version of Tailscale in all files"
 
 
-def test_one_container_owns_the_namespace_and_needs_nobody(variant: str) -> None:
-    services = compose(variant)["services"]
-    assert services["tailscale"]["network_mode"] == services["tsmon"]["network_mode"] == "service:net"
-    assert "depends_on" not in services["net"]
-    assert [service for service in services.values() if "ports" in service] == [services["net"]]
-    assert services["net"]["ports"] == ["127.0.0.1:8000:8000"]
-    for name in ("tailscale", "tsmon"):
-        assert services[name]["depends_on"]["net"]["restart"] is True
-    assert compose(variant)["volumes"]["tailscale_state"] == {"name": "tailscale_state"}
+def test_no_container_lives_in_anothers_network(variant: str) -> None:
+    """After a reboot Docker may start it before its owner, and then gives up (moby/moby#50326)."""
+    document = compose(variant)
+    services = document["services"]
+    assert [name for name, service in services.items() if "network_mode" in service] == ["keys"]
+    assert services["keys"]["network_mode"] == "none"
+    assert {name for name, service in services.items() if "ports" in service} == {"tsmon"}
+    assert services["tsmon"]["ports"] == ["127.0.0.1:8000:8000"]
+    # To itself a container is what its hostname says, and `tailscale serve` hands on to "tsmon".
+    assert "hostname" not in services["tailscale"]
+    assert document["volumes"]["tailscale_state"] == {"name": "tailscale_state"}
     assert "tailscale_state:/var/lib/tailscale" in services["tailscale"]["volumes"]
+
+
+def test_fixed_addresses_are_never_given_away(variant: str) -> None:
+    for subnet in ("172.31.87", "10.9.8"):
+        document = compose(variant, TSMON_SUBNET=subnet)
+        (config,) = document["networks"]["default"]["ipam"]["config"]
+        assert config["subnet"] == f"{subnet}.0/24"
+        free = ipaddress.ip_network(config["ip_range"])
+        fixed = [
+            service["networks"]["default"]["ipv4_address"]
+            for service in document["services"].values()
+            if "networks" in service
+        ]
+        assert fixed == [f"{subnet}.2", f"{subnet}.3"]
+        for address in (*fixed, config["gateway"]):
+            assert ipaddress.ip_address(address) not in free
+            assert ipaddress.ip_address(address) in ipaddress.ip_network(config["subnet"])
+
+
+def test_the_sidecar_listens_for_tsmon_alone(variant: str) -> None:
+    """On the bridge: neither the tailnet's device nor, of a userspace tailscaled, 127.0.0.1."""
+    services = compose(variant)["services"]
+    environ = services["tailscale"]["environment"]
+    assert environ["TSMON_SIDECAR_BIND"] == services["tailscale"]["networks"]["default"]["ipv4_address"]
+    allowed = ipaddress.ip_network(environ["TSMON_SIDECAR_CLIENTS"])
+    assert [str(address) for address in allowed] == [
+        services[name]["networks"]["default"]["ipv4_address"] for name in ("tailscale", "tsmon")
+    ]
+    source = services["tsmon"]["environment"]["TSMON_SOURCE"]
+    if environ.get("TSMON_SIDECAR") == "off":
+        assert source == f"unix://{environ['TS_SOCKET']}"
+    else:
+        assert source == f"http://{environ['TSMON_SIDECAR_HOSTS']}:8765"
+        assert environ["TSMON_SIDECAR_HOSTS"] in services
 
 
 def test_tsmon_may_write_its_state_only(variant: str) -> None:
@@ -175,21 +213,30 @@ def test_tsmon_takes_its_settings(variant: str, tmp_path: Path) -> None:
     assert influx["DOCKER_INFLUXDB_INIT_BUCKET"] == settings.influx.bucket
 
 
-def test_the_bridges_gateway_is_trusted_also_of_another_subnet(tmp_path: Path) -> None:
+def test_who_is_let_in_without_a_token(variant: str) -> None:
+    """The gateway, where the published port's connections come from, and whoever serves; never loopback."""
     for subnet in ("172.31.87", "10.9.8"):
-        document = compose("plain", TSMON_SUBNET=subnet)
+        document = compose(variant, TSMON_SUBNET=subnet)
         (config,) = document["networks"]["default"]["ipam"]["config"]
         trusted = document["services"]["tsmon"]["environment"]["TSMON_AUTH_TRUSTED_NETWORKS"].split(",")
-        assert trusted == [config["gateway"], "127.0.0.1"]
-        assert config["subnet"] == f"{subnet}.0/24"
+        server = document["services"]["tailscale"]["networks"]["default"]["ipv4_address"]
+        git = [DOT_ENV["GIT_SIDECAR_IP"]] if variant == "git" else []
+        assert trusted == [config["gateway"], server, *git]
 
 
-def test_userspace_trusts_nothing_on_loopback_and_has_no_proxy_there(tmp_path: Path) -> None:
+def test_the_names_tsmon_answers_to(variant: str) -> None:
+    for own in ("", "monitor.lan,10.0.0.7"):
+        environ = compose(variant, TSMON_ALLOWED_HOSTS=own)["services"]["tsmon"]["environment"]
+        names = environ["TSMON_ALLOWED_HOSTS"].split(",")
+        assert names[0] == "tsmon"
+        assert set(own.split(",")) - {""} <= set(names)
+        assert (DOT_ENV["TAILSCALE_DOMAIN_GIT"] in names) == (variant == "git")
+
+
+def test_a_userspace_node_asks_for_no_device() -> None:
     services = compose("userspace")["services"]
     assert services["tailscale"]["environment"]["TS_USERSPACE"] == "true"
     assert services["tailscale"]["devices"] == services["tailscale"]["cap_add"] == []
-    assert services["tailscale"]["entrypoint"] == ["/usr/local/bin/containerboot"]
-    assert "127.0.0.1" not in services["tsmon"]["environment"]["TSMON_AUTH_TRUSTED_NETWORKS"]
     for variant in ("plain", "localapi", "git"):
         assert compose(variant)["services"]["tailscale"]["environment"]["TS_USERSPACE"] == "false"
 
@@ -215,7 +262,7 @@ def test_serve_reaches_what_the_dashboard_asks_for() -> None:
     """Behind another node only some paths are handed on: the page, its assets, the API."""
     own = json.loads((DOCKER / "serve" / "serve.json").read_text())
     (site,) = own["Web"].values()
-    assert site["Handlers"] == {"/": {"Proxy": "http://127.0.0.1:8000"}}
+    assert site["Handlers"] == {"/": {"Proxy": "http://tsmon:8000"}}
     git = json.loads((DOCKER / "serve" / "git.json").read_text())
     (site,) = git["Web"].values()
     assert not own.get("AllowFunnel")
@@ -262,17 +309,18 @@ async def demo(environ: dict[str, str]) -> AsyncIterator[str]:
 async def test_behind_the_git_nodes_sidecar(tmp_path: Path) -> None:
     """Asked as that sidecar asks: its node's name as Host, and each path as its handlers rewrite it."""
     async with demo(tsmon_environment("git", tmp_path)) as url, aiohttp.ClientSession() as session:
-        name = DOT_ENV["TAILSCALE_DOMAIN_GIT"]
+        # The token in place of that sidecar's address, which nothing here has.
+        asked = {"Host": DOT_ENV["TAILSCALE_DOMAIN_GIT"], "Authorization": f"Bearer {'0' * 64}"}
         for path in ("/vpn", "/web/vpn.js", "/health-monitoring/summary"):
-            async with session.get(url + path, headers={"Host": name}) as response:
+            async with session.get(url + path, headers=asked) as response:
                 assert response.status == 200, path
         async with session.get(url + "/vpn", headers={"Host": "evil.example"}) as response:
             assert response.status == 421
 
 
 @pytest.mark.slow
-async def test_whom_userspace_mode_lets_in(tmp_path: Path) -> None:
-    """Loopback, where a userspace tailscaled lets the tailnet in, needs the token."""
+async def test_loopback_is_no_password(tmp_path: Path) -> None:
+    """A userspace tailscaled would hand the tailnet's connections to 127.0.0.1."""
     async with demo(tsmon_environment("userspace", tmp_path)) as url, aiohttp.ClientSession() as session:
         async with session.get(url + "/health-monitoring/summary") as response:
             assert response.status == 401
@@ -283,18 +331,56 @@ async def test_whom_userspace_mode_lets_in(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_the_healthcheck_of_the_image(tmp_path: Path) -> None:
-    async def check(listen: str) -> int:
-        environ = {"PATH": os.environ["PATH"], "TSMON_LISTEN": listen}
+    async def check(listen: str, routes: Path) -> tuple[int | None, str]:
+        environ = {"PATH": os.environ["PATH"], "TSMON_LISTEN": listen, "TSMON_ROUTES": str(routes)}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(DOCKER / "tsmon-healthcheck.py"), env=environ, stderr=subprocess.DEVNULL
+            sys.executable, str(DOCKER / "tsmon-healthcheck.py"), env=environ, stderr=subprocess.PIPE
         )
-        return await asyncio.wait_for(process.wait(), 10)
+        async with asyncio.timeout(10):
+            _, words = await process.communicate()
+        return process.returncode, words.decode()
 
+    there, lost = routes(tmp_path / "there", "eth0"), routes(tmp_path / "lost", "lo")
     async with demo({}) as url:
         port = url.rpartition(":")[2]
-        assert await check(f"0.0.0.0:{port}") == 0
-        assert await check(f"127.0.0.1:{port}") == 0
-    assert await check(f"127.0.0.1:{port}") == 1
+        assert await check(f"0.0.0.0:{port}", there) == (0, "")
+        assert await check(f"127.0.0.1:{port}", lost) == (0, "")
+        assert await check(f"0.0.0.0:{port}", lost) == (1, "this container has no network: restart it\n")
+    assert (await check(f"127.0.0.1:{port}", there))[0] == 1
+
+
+def routes(directory: Path, device: str) -> Path:
+    """Tables of routes as Linux shows them, with one by `device` (loopback is in IPv6's anyway)."""
+    directory.mkdir()
+    zero, one = "0" * 32, "0" * 31 + "1"
+    line = f"{one} 80 {zero} 00 {zero} 00000000 00000002 00000000 80200001 "
+    (directory / "ipv6_route").write_text(f"{line}      lo\n{line}{device:>8}\n")
+    entry = "" if device == "lo" else f"{device}\t00000000\t01571FAC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    (directory / "route").write_text(f"Iface\tDestination\tGateway \tFlags\n{entry}")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("device", "code"), [("eth0", 0), ("lo", 1), ("tailscale0", 1), ("tailscaleish", 0)]
+)
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_the_healthcheck_of_the_sidecars_image(shell: str, device: str, code: int, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"SKIPPED LOUDLY: no {shell} here")
+    (tmp_path / "tailscale").write_text('#!/bin/sh\necho "$*" >"${0%/*}/asked"\n')
+    (tmp_path / "tailscale").chmod(0o755)
+    command = [shell, *(["sh"] if shell == "busybox" else []), str(DOCKER / "tailscale-healthcheck.sh")]
+    environ = {
+        "PATH": os.environ["PATH"],
+        "TAILSCALE_BIN": str(tmp_path / "tailscale"),
+        "TS_SOCKET": "/run/x/s",
+        "TSMON_ROUTES": str(routes(tmp_path / "net", device)),
+        "TSMON_SIDECAR": "off",
+    }
+    run = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert run.returncode == code
+    assert ("no network" in run.stderr) == bool(code)
+    assert (tmp_path / "asked").exists() == (not code)
 
 
 # -- the scripts -------------------------------------------------------------------------------------------

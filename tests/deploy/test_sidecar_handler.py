@@ -1,6 +1,7 @@
 """The sidecar: real socat, real shells and the real handler in front of a scripted Tailscale CLI."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -411,6 +412,22 @@ async def test_it_listens_on_loopback_only_unless_told(proxy: Proxy) -> None:
     pytest.fail("the listener is not there")
 
 
+async def test_it_answers_those_it_is_told_to(shell: str, tmp_path: Path) -> None:
+    async with sidecar(shell, tmp_path, TSMON_SIDECAR_CLIENTS="127.0.0.2/31") as proxy:
+        request = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{proxy.port}\r\n\r\n".encode()
+        for address, answered in (("127.0.0.2", True), ("127.0.0.3", True), ("127.0.0.1", False)):
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", proxy.port, local_addr=(address, 0)
+                )
+                answer = b""
+                with contextlib.suppress(ConnectionError):
+                    writer.write(request)
+                    answer = await reader.read(1 << 16)
+                writer.close()
+            assert answer.startswith(b"HTTP/1.1 200") == answered, address
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -420,6 +437,10 @@ async def test_it_listens_on_loopback_only_unless_told(proxy: Proxy) -> None:
         ("TSMON_SIDECAR_PORT", "8765,fork"),
         ("TSMON_SIDECAR_BIND", "localhost"),
         ("TSMON_SIDECAR_BIND", "1.2.3.4,fork"),
+        ("TSMON_SIDECAR_CLIENTS", "10.0.0.1"),
+        ("TSMON_SIDECAR_CLIENTS", "10.0.0.0/33"),
+        ("TSMON_SIDECAR_CLIENTS", "10.0.0.0/8,fork"),
+        ("TSMON_SIDECAR_CLIENTS", "tsmon/32"),
         ("PATH", "/nowhere"),
     ],
 )

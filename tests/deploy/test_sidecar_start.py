@@ -122,6 +122,13 @@ def test_the_server_is_kept_alive_and_knows_no_key(start: Start, tmp_path: Path)
     assert process.poll() is None
 
 
+def test_without_the_server(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMON_SIDECAR", "off")
+    process = start("exit 7", f"touch {tmp_path}/started")
+    assert process.wait(10) == 7
+    assert not (tmp_path / "started").exists()
+
+
 def can_unshare() -> bool:
     if UNSHARE is None:
         return False
