@@ -1,5 +1,5 @@
 #!/bin/sh
-# The sidecar: HTTP in front of the Tailscale CLI. socat listens and starts this script anew for each connection.
+# The sidecar: HTTP in front of the Tailscale CLI. socat listens and starts this script for each connection.
 #
 #   tailscale-http-server.sh            listen
 #   tailscale-http-server.sh answer     answer the one request on standard input
@@ -269,7 +269,7 @@ is_known_host() {
 cli() {
     seconds=$1
     shift
-    [ -n "$work" ] || work=$(mktemp -d) || fail "502 Bad Gateway" no_space "the sidecar has no room for an answer"
+    [ -n "$work" ] || work=$(mktemp -d) || fail "502 Bad Gateway" no_space "the sidecar has no space for an answer"
     [ -z "${TS_SOCKET:-}" ] || set -- "--socket=$TS_SOCKET" "$@"
     (
         exec 2>/dev/null # the shell tells of each child that was ended; exit keeps a shell here to do so

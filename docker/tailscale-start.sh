@@ -4,7 +4,7 @@
 # TSMON_SIDECAR=off leaves the server out: who reads tailscaled's socket needs none.
 #
 # Signals go on to containerboot. The server is started again whenever it ends. When containerboot ends, as it does
-# whenever Tailscale stops, the container ends with its exit code and the runtime starts it anew.
+# whenever Tailscale stops, the container ends with its exit code and the runtime starts it again.
 set -u
 
 boot=${TSMON_SIDECAR_BOOT:-/usr/local/bin/containerboot}

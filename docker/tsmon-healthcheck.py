@@ -1,7 +1,7 @@
 """HEALTHCHECK of tsmon's image: exit code 0 when /healthz says 200. Asks where TSMON_LISTEN says.
 
-A tsmon that listens on all addresses is there for others: with nothing but loopback left nobody reaches it, however
-well it answers itself.
+A tsmon that listens on all addresses is there for others: with nothing but loopback left nobody reaches it,
+however well it answers itself.
 """
 
 import os

@@ -360,9 +360,7 @@ def routes(directory: Path, device: str) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(
-    ("device", "code"), [("eth0", 0), ("lo", 1), ("tailscale0", 1), ("tailscaleish", 0)]
-)
+@pytest.mark.parametrize(("device", "code"), [("eth0", 0), ("lo", 1), ("tailscale0", 1), ("tailscaleish", 0)])
 @pytest.mark.parametrize("shell", ["dash", "busybox"])
 def test_the_healthcheck_of_the_sidecars_image(shell: str, device: str, code: int, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
