@@ -97,7 +97,10 @@ async def test_the_host_header(tmp_path: Path) -> None:
             assert await status(here, Host=host) == 200, host
         for host in (own.ips[0], f"[{own.ips[1]}]:8000", "monitor.tail.example", "Monitor.Tail.Example."):
             assert await status(here, Host=host) == 200, host
-        for host in ("evil.example", "localhost.evil.example", "100.64.0.77", "[", "", "monitor"):
+        for host in ("monitor", "Monitor:8000", "10.42.0.17:8000", "[fd00::17]:8000", "172.31.87.3"):
+            assert await status(here, Host=host) == 200, host
+        hostile = ("evil.example", "localhost.evil.example", "monitor.evil.example", "10.0.0.1.evil.example")
+        for host in (*hostile, "[", "", "tail", "tail.example", "0x7f.1", "1.2.3"):
             assert await status(here, Host=host) == 421, host
 
 

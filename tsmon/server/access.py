@@ -40,6 +40,14 @@ _WHOIS_MOST = 1000
 AUTHORIZED = web.RequestKey("authorized", bool)
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
     """A signal handler: runs before the headers of any answer leave."""
     for name, value in SECURITY_HEADERS.items():
@@ -97,20 +105,22 @@ class Access:
         return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
 
     def is_known_host(self, header: str) -> bool:
-        """Loopback names, the monitor's own names and addresses, `public_url`'s host and `allowed_hosts`: a
-        web page that points its own name at tsmon (DNS rebinding) gets nothing."""
+        """Loopback names, the monitor's own name and its first label, `public_url`'s host, `allowed_hosts`, and
+        every address: a web page that points its own name at tsmon (DNS rebinding) gets nothing.
+
+        An address cannot be pointed elsewhere: a browser that asks for `http://192.0.2.7/` lets only pages
+        from there read the answer, and those are tsmon's own. So a pod's address, which nobody knows
+        beforehand, needs no setting.
+        """
         try:
             host = (urlsplit("//" + header).hostname or "").casefold().rstrip(".")
         except ValueError:
             return False
-        if host in ("localhost", "localhost.localdomain") or host in self._hosts:
+        if host in ("localhost", "localhost.localdomain") or host in self._hosts or _is_address(host):
             return True
         own = self._view().self_names
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return bool(own) and host == own[0].casefold()
-        return address.is_loopback or str(address) in own[1:]
+        name = own[0].casefold() if own else ""
+        return bool(name) and host in (name, name.partition(".")[0])
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         """None when the caller may read."""
