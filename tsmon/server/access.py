@@ -105,8 +105,8 @@ class Access:
         return path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path
 
     def is_known_host(self, header: str) -> bool:
-        """Loopback names, the monitor's own name and its first label, `public_url`'s host, `allowed_hosts`, and
-        every address: a web page that points its own name at tsmon (DNS rebinding) gets nothing.
+        """Loopback names, the monitor's own name and its first label, `public_url`'s host, `allowed_hosts`,
+        and every address: a web page that points its own name at tsmon (DNS rebinding) gets nothing.
 
         An address cannot be pointed elsewhere: a browser that asks for `http://192.0.2.7/` lets only pages
         from there read the answer, and those are tsmon's own. So a pod's address, which nobody knows
