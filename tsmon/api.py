@@ -157,7 +157,7 @@ class Api:
         add_routes(app, routes, lambda: self.settings.path_prefix)
         return app
 
-    # -- the mission's five ----------------------------------------------------------------------------
+    # -- what older monitors answer, too ---------------------------------------------------------------
 
     async def summary(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await reply(request, Body(encode(self._summary())))
@@ -231,7 +231,7 @@ class Api:
         )
         return await reply(request, Body(encode(answer)), {"Vary": "Accept, Accept-Encoding"})
 
-    # -- beyond the mission ----------------------------------------------------------------------------
+    # -- what only tsmon answers -----------------------------------------------------------------------
 
     async def node(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         node = self._find(request.match_info["node"])

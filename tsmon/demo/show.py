@@ -48,7 +48,7 @@ def demo_settings(settings: Settings, sidecar_url: str) -> Settings:
 
 
 def demo_tailnet(clock: Clock, nodes: int = 0) -> SimTailnet:
-    """The mission's three critical nodes, servers, people's devices, a shared-in machine, an exit node;
+    """Three critical nodes, servers, people's devices, a shared-in machine, an exit node;
     filled up with more servers to `nodes`."""
     tailnet = SimTailnet(clock, name="factory.example", suffix="tail1234.ts.example")
     now = clock.wall()
