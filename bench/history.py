@@ -96,11 +96,14 @@ def _fill(db: sqlite3.Connection, nodes: int) -> None:
     at = begin
     while (at := at + DAY / CHANGES) < NOW:
         num = chance.randrange(nodes)
-        db.execute("INSERT INTO spans VALUES (?, ?, ?, ?)", (num, state[num], since[num], at))
+        db.execute(
+            "INSERT INTO spans (node, state, start, end) VALUES (?, ?, ?, ?)",
+            (num, state[num], since[num], at),
+        )
         state[num] = "offline" if state[num] == "online" else "online"
         since[num] = at
     db.executemany(
-        "INSERT INTO spans VALUES (?, ?, ?, NULL)",
+        "INSERT INTO spans (node, state, start, end) VALUES (?, ?, ?, NULL)",
         [(num, state[num], since[num]) for num in range(nodes)],
     )
     db.executemany(

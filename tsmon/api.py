@@ -234,7 +234,7 @@ class Api:
     # -- what only tsmon answers -----------------------------------------------------------------------
 
     async def node(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        node = self._find(request.match_info["node"])
+        node = await self._find(request.match_info["node"])
         figures = await self.figures.get()
         # A source that tsmon is blind through is not asked: the page must not wait for it.
         asked = node.removed_at is None and self._monitor.view.blind is None
@@ -243,7 +243,7 @@ class Api:
         return await reply(request, Body(encode(answer)))
 
     async def uptime(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-        node = self._find(request.match_info["node"])
+        node = await self._find(request.match_info["node"])
         now = self._clock.wall()
         start = now - values["hours"] * 3600
         self._within_retention(now - start, "hours")
@@ -280,7 +280,7 @@ class Api:
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
-        node = self._find(request.match_info["node"])
+        node = await self._find(request.match_info["node"])
         now = self._clock.wall()
         rows = await self._embedded.latency(node.id, now - values["window"], now)
         return await reply(request, Body(encode(latency_answer(node.hostname, rows))))
@@ -305,7 +305,7 @@ class Api:
         return await self.live.stream(request)
 
     async def badge(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        node = self._find(request.match_info["node"])
+        node = await self._find(request.match_info["node"])
         uptime = (await self.figures.get()).get(node.id, NO_FIGURES)[0]
         gone = node.removed_at is not None
         state = "unknown" if gone else self._monitor.view.shown(node).state
@@ -383,14 +383,11 @@ class Api:
             self.figures.expire()
         self.live.publish(published)
 
-    def _find(self, name: str) -> Node:
+    async def _find(self, name: str) -> Node:
         """A present hostname, else an ID, else the latest removed hostname."""
         view = self._monitor.view
         present = next((node for node in view.nodes.values() if node.hostname == name), None)
-        found = present or view.nodes.get(name) or view.removed.get(name)
-        if found is None:
-            gone = [node for node in view.removed.values() if node.hostname == name]
-            found = max(gone, key=lambda node: node.removed_at or 0.0, default=None)
+        found = present or view.nodes.get(name) or await self._store.find_removed(name)
         if found is None:
             raise ApiError(404, "not_found", f"there is no node {name[:100]!r}")
         return found

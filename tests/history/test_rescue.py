@@ -59,7 +59,7 @@ HARMS: dict[str, Callable[[Path, Path, Path], None]] = {
 
 async def _harmed(tmp_path: Path, harm: str, *, checkpointed: bool) -> tuple[Store, Backlog]:
     store = await Store.open(tmp_path / "state")
-    backlog = Backlog(store.commit)
+    backlog = Backlog(store.commit, store.find_nodes)
     backlog.whole = lambda: Batch(nodes=nodes(), events=[event(EVENTS)])
     await backlog.commit(Batch(nodes=nodes(), events=[event(n) for n in range(1, EVENTS + 1)]))
     if checkpointed:

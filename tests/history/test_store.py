@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import msgspec
@@ -16,10 +16,12 @@ from tests.support.paths import ROOT
 from tests.support.rows import count, event, nodes
 from tsmon.history.backlog import Backlog
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.pruning import Pruning
 from tsmon.history.schema import MIGRATIONS
 from tsmon.history.store import Store, StoreError, StoreRenewedError
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
+from tsmon.monitor.state import Node
 from tsmon.server.event_log import EventFilter, all_events, events_after, page_of_events, resolved_alerts
 
 
@@ -219,7 +221,8 @@ async def test_retention_goes_in_small_steps(store: Store) -> None:
             )
         ) if n % 3 == 0 else None
     steps = 0
-    while await store.prune(1200.0, 3000.0):
+    pruning = Pruning(1200.0, 3000.0)
+    while await store.prune(pruning):
         steps += 1
     assert steps >= 2
     assert await store.read(lambda db: db.execute("SELECT min(id) FROM events").fetchone()[0]) == 1200
@@ -318,7 +321,7 @@ async def test_the_file_is_truncated_under_the_running_process(tmp_path: Path) -
     other.close()
     os.truncate(tmp_path / "tsmon.db", 0)
     whole = Batch(nodes=nodes())
-    backlog = Backlog(store.commit)
+    backlog = Backlog(store.commit, store.find_nodes)
     backlog.whole = lambda: whole
     for n in range(3000, 3010):
         await backlog.commit(Batch(events=[event(n)]))
@@ -335,7 +338,7 @@ async def test_a_locked_database_is_an_error_and_recovers(
     monkeypatch.setattr("tsmon.history.store.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    backlog = Backlog(store.commit)
+    backlog = Backlog(store.commit, store.find_nodes)
     await backlog.commit(Batch(events=[event(1)]))
     await backlog.commit(Batch(events=[event(2)]))
     assert "another program holds it locked" in backlog.error
@@ -360,7 +363,7 @@ async def test_a_full_disk_and_a_read_only_file(store: Store, pragma: str, mende
     assert writer is not None
     await store.commit(Batch(events=[event(1)]))
     writer.execute(f"PRAGMA {pragma}")
-    backlog = Backlog(store.commit)
+    backlog = Backlog(store.commit, store.find_nodes)
     large = [event(n, message="x" * 500) for n in range(2, 100)]
     await backlog.commit(Batch(events=large))
     await backlog.commit(Batch(events=[event(100)]))
@@ -391,7 +394,10 @@ async def test_quiet_polls_do_not_pile_up_in_memory() -> None:
             raise StoreError("the disk is full")
         written.append(batch)
 
-    backlog = Backlog(commit)
+    async def find(_: Collection[str]) -> list[Node]:
+        return []
+
+    backlog = Backlog(commit, find)
     await backlog.commit(Batch(events=[event(1)]))
     for second in range(1000):
         await backlog.commit(Batch(observed=[Observed(0, second)]))
@@ -432,6 +438,7 @@ async def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     script = """
 import asyncio, sys
 from pathlib import Path
+from tsmon.history.pruning import Pruning
 from tsmon.history.store import Store
 from tsmon.monitor.batch import Batch
 from tests.support.rows import event

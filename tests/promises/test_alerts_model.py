@@ -106,7 +106,7 @@ async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> N
         assert ids == [event.id for event in world.events], "every event is stored, once"
         overlaps = await world.store.read(
             lambda db: db.execute(
-                "SELECT count(*) FROM spans a JOIN spans b ON a.node = b.node AND a.rowid < b.rowid"
+                "SELECT count(*) FROM spans a JOIN spans b ON a.node = b.node AND a.start < b.start"
                 " AND a.start < coalesce(b.end, 9e999) AND b.start < coalesce(a.end, 9e999)"
             ).fetchone()[0]
         )

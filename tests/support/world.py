@@ -106,7 +106,7 @@ class World:
         structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
         self.store = await Store.open(self.state_dir)
         loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
-        self.backlog = Backlog(self.store.commit)
+        self.backlog = Backlog(self.store.commit, self.store.find_nodes)
         self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
         self.monitor.subscribe(lambda published: self.events.extend(published.events))
         for watcher in self.watchers:

@@ -24,6 +24,7 @@ from tsmon.history.backlog import Backlog
 from tsmon.history.chosen import ChosenHistory
 from tsmon.history.influx import Influx, InfluxReader, ReadError
 from tsmon.history.influx.importing import put, read_request
+from tsmon.history.pruning import Pruning
 from tsmon.history.store import Store, StoreError
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
@@ -95,7 +96,7 @@ class Daemon:
             loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
         except StoreError as error:
             raise StartError(str(error)) from None
-        self._backlog = Backlog(self.store.commit)
+        self._backlog = Backlog(self.store.commit, self.store.find_nodes)
         self.monitor = Monitor(self.clock, self.settings, loaded, self._backlog)
         self.notifier = await Notifier.open(
             self.clock, self.settings, self.monitor, self.store, has_bus=lambda: self.source.bus_open
@@ -215,9 +216,8 @@ class Daemon:
         """Retention, in small steps with air between them."""
         async for now in self.clock.ticks(_PRUNE_INTERVAL):
             settings = self.settings
-            while await self.store.prune(
-                now.wall - settings.retention, now.wall - settings.latency_retention
-            ):
+            pruning = Pruning(now.wall - settings.retention, now.wall - settings.latency_retention)
+            while await self.store.prune(pruning):
                 await self.clock.sleep(0.05)
 
     async def _run_look(self) -> None:

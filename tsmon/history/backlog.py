@@ -1,12 +1,13 @@
 """What could not be written yet: batches are committed in order, and kept in memory while the store fails."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
 from tsmon.history.store import StoreError, StoreRenewedError
 from tsmon.monitor.batch import Batch
+from tsmon.monitor.state import Node
 
 log = structlog.get_logger(__name__)
 
@@ -17,10 +18,16 @@ MOST_ROWS = 200_000
 class Backlog:
     """Commits batches; while the store cannot be written it holds them and says why (`error`)."""
 
-    def __init__(self, commit: Callable[[Batch], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        commit: Callable[[Batch], Awaitable[None]],
+        find_nodes: Callable[[Collection[str]], Awaitable[list[Node]]],
+    ) -> None:
+        """`commit` and `find_nodes` are the store's; both raise StoreError."""
         self.whole: Callable[[], Batch] = Batch
         """Makes the batch of everything that is known now, for a database that was begun anew."""
         self._commit = commit
+        self._find_nodes = find_nodes
         self._waiting: deque[Batch] = deque()
         self._lost = 0
         self.error = ""
@@ -50,6 +57,17 @@ class Backlog:
         if self.error:
             log.info("store_recovered", batches_lost=self._lost)
             self.error, self._lost = "", 0
+
+    async def find(self, ids: Collection[str]) -> dict[str, Node]:
+        """The stored nodes of these IDs, removed ones too; what waits is newer than what is stored. While the
+        store cannot be read nothing but what waits is known."""
+        found: dict[str, Node] = {}
+        try:
+            found = {node.id: node for node in await self._find_nodes(ids)}
+        except StoreError as error:
+            log.error("stored_nodes_unreadable", error=str(error))
+        waiting = [node for batch in self._waiting for node in batch.nodes if node.id in ids]
+        return found | {node.id: node for node in waiting}
 
     def _shrink(self) -> None:
         """A quiet poll only moves the end of the observed time: it takes the place of the one before.

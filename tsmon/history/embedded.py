@@ -1,11 +1,12 @@
 """The embedded history answered: uptime, bars, outages and latency from spans and observed time."""
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
+from tsmon.history.loading import chunks
 from tsmon.history.store import Store
 from tsmon.history.uptime import (
     Bars,
@@ -22,7 +23,6 @@ from tsmon.monitor.batch import LatencyRow
 
 T = TypeVar("T")
 _OPEN = float("inf")
-_CHUNK = 500
 
 
 class EmbeddedHistory:
@@ -95,11 +95,8 @@ def _each(
     nodes = _nodes(db, node_ids)
     shared: dict[str, T] = {}
     found: dict[str, T] = {}
-    by_node = _spans(db, start, end, nodes if node_ids is not None else None)
-    for num in list(by_node):
-        spans = by_node.pop(num)  # to free all of them at once would hold the interpreter for too long
-        if num not in nodes:
-            continue
+    for num, rows in groupby(_spans(db, start, end, node_ids), key=itemgetter(0)):
+        spans = [row[1:] for row in rows]
         id_, first_seen = nodes[num]
         state, begin, until = spans[0]
         quiet = len(spans) == 1 and begin <= start and until >= end and first_seen <= start
@@ -115,14 +112,22 @@ def _each(
     return found
 
 
+def _which(node_ids: Collection[str] | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Conditions on `nodes` that together give the nodes of these IDs, or all that are present."""
+    if node_ids is None:
+        yield "removed_at IS NULL", ()
+    else:
+        for chunk in chunks(node_ids):
+            yield f"id IN ({','.join('?' * len(chunk))})", chunk
+
+
 def _nodes(db: sqlite3.Connection, node_ids: Collection[str] | None) -> dict[int, tuple[str, float]]:
     """ID and first sighting of the nodes, by number."""
-    query, given = "SELECT num, id, first_seen FROM nodes", tuple(node_ids or ())
-    if node_ids is not None and len(given) <= _CHUNK:
-        rows = db.execute(f"{query} WHERE id IN ({','.join('?' * len(given))})", given)
-    else:
-        rows = db.execute(query)
-    return {num: (id_, seen) for num, id_, seen in rows if node_ids is None or id_ in node_ids}
+    return {
+        num: (id_, seen)
+        for where, given in _which(node_ids)
+        for num, id_, seen in db.execute(f"SELECT num, id, first_seen FROM nodes WHERE {where}", given)  # noqa: S608
+    }
 
 
 def _observed(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[str, ObservedTime]]:
@@ -137,23 +142,15 @@ def _observed(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[
 
 
 def _spans(
-    db: sqlite3.Connection, start: float, end: float, nums: Collection[int] | None
-) -> dict[int, list[Stretch]]:
-    """Each node's spans that touch the window, in order; open ones end never."""
-    columns = "SELECT node, state, start, coalesce(end, 9e999) FROM spans WHERE start < ?"
-    wanted = sorted(nums) if nums is not None else []
-    if nums is not None and len(wanted) <= _CHUNK:
-        marks = ",".join("?" * len(wanted))
-        query = f"{columns} AND (end IS NULL OR end > ?) AND node IN ({marks}) ORDER BY node, start"
-        rows: Iterable[tuple[Any, ...]] = db.execute(query, (end, start, *wanted))
-    else:
-        # By their ends, which have an index: what ended before the window is not even looked at. The spans
-        # of a node do not overlap, so that this is their order, too; the open one is the last.
-        rows = chain(
-            db.execute(f"{columns} AND end > ? ORDER BY end", (end, start)),
-            db.execute(f"{columns} AND end IS NULL", (end,)),
+    db: sqlite3.Connection, start: float, end: float, node_ids: Collection[str] | None
+) -> Iterator[tuple[Any, ...]]:
+    """(node, state, start, end) of each node's spans that touch the window, node by node and in order;
+    open ones end never. A node's spans do not overlap: the first to read is the last that began before the
+    window."""
+    for where, given in _which(node_ids):
+        yield from db.execute(
+            "SELECT num, state, start, coalesce(end, 9e999) FROM nodes CROSS JOIN spans ON node = num"  # noqa: S608
+            " AND start >= coalesce((SELECT max(start) FROM spans WHERE node = num AND start <= ?), -9e999)"
+            f" AND start < ? WHERE {where} AND (end IS NULL OR end > ?)",
+            (start, end, *given, start),
         )
-    found: dict[int, list[Stretch]] = defaultdict(list)
-    for row in rows:
-        found[row[0]].append(row[1:])
-    return found

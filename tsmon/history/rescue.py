@@ -13,7 +13,10 @@ from typing import NamedTuple
 COMPANIONS = ("", "-wal", "-shm")
 _CHECKED = 64 * 1024 * 1024
 """Bytes up to which a database is checked page by page (0.2 s)."""
-_CONTENT = "SELECT (SELECT max(id) FROM events), (SELECT count(*) FROM nodes), (SELECT max(rowid) FROM spans)"
+_CONTENT = (
+    "SELECT (SELECT max(id) FROM events), (SELECT count(*) FROM nodes),"
+    " (SELECT count(*) FROM spans WHERE node = (SELECT max(num) FROM nodes))"
+)
 
 
 class Mark(NamedTuple):

@@ -1,6 +1,10 @@
 """The tables of the embedded history and the migrations that made them: numbered, forward-only.
 
 Append a migration; never change one that was released. `PRAGMA user_version` counts those that were run.
+
+Since the second one: a node's spans lie beside each other, in order, so that a window of one node is one
+short read whatever else the table holds; the nodes that are present have an index of their own, so that
+removed ones cost nothing; numbers of nodes are never used again, since spans and latency point to them.
 """
 
 APPLICATION_ID = 0x7473_6D6F  # "tsmo": tells our file from any other SQLite database
@@ -97,5 +101,33 @@ MIGRATIONS: tuple[str, ...] = (
         ends REAL,
         body TEXT NOT NULL
     );
+    """,
+    """
+    CREATE TABLE nodes_2 (
+        num INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        hostname TEXT NOT NULL,
+        first_seen REAL NOT NULL,
+        removed_at REAL,
+        body BLOB NOT NULL
+    );
+    INSERT INTO nodes_2 (num, id, hostname, first_seen, removed_at, body)
+        SELECT num, id, hostname, first_seen, removed_at, body FROM nodes;
+    DROP TABLE nodes;
+    ALTER TABLE nodes_2 RENAME TO nodes;
+    CREATE INDEX nodes_hostname ON nodes (hostname);
+    CREATE INDEX nodes_present ON nodes (id, num, first_seen) WHERE removed_at IS NULL;
+    CREATE INDEX nodes_removed ON nodes (removed_at) WHERE removed_at IS NOT NULL;
+    CREATE TABLE spans_2 (
+        node INTEGER NOT NULL,
+        start REAL NOT NULL,
+        state TEXT NOT NULL,
+        end REAL,
+        PRIMARY KEY (node, start)
+    ) WITHOUT ROWID;
+    INSERT OR REPLACE INTO spans_2 (node, start, state, end)
+        SELECT node, start, state, end FROM spans ORDER BY node, start, rowid;
+    DROP TABLE spans;
+    ALTER TABLE spans_2 RENAME TO spans;
     """,
 )

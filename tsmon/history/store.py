@@ -9,7 +9,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +17,14 @@ from typing import Any, NoReturn, TypeVar
 
 import structlog
 
+from tsmon.history.loading import find_nodes, find_removed, load_all
+from tsmon.history.pruning import Pruning
 from tsmon.history.readers import Readers
 from tsmon.history.rescue import Marks, check_unless_large, copy_out, is_whole, marks, set_aside
-from tsmon.history.rows import apply_batch, load_all, prune_step
+from tsmon.history.rows import apply_batch
 from tsmon.history.schema import APPLICATION_ID, MIGRATIONS
 from tsmon.monitor.batch import Batch, Loaded
+from tsmon.monitor.state import Node
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +63,6 @@ class Store:
         self._marks: Marks = ()
         self._locked = False
         self._stop_by = float("inf")
-        self._nums: dict[str, int] = {}
 
     @classmethod
     async def open(cls, state_dir: Path) -> "Store":
@@ -76,7 +78,7 @@ class Store:
     async def commit(self, batch: Batch) -> None:
         """Write `batch` in one transaction. Raises StoreError when it cannot be written, and
         StoreRenewedError when everything is to be written anew."""
-        await self._on_writer(lambda: self._guarded(lambda db: apply_batch(db, batch, self._nums)))
+        await self._on_writer(lambda: self._guarded(lambda db: apply_batch(db, batch)))
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction on the write thread. Raises StoreError."""
@@ -94,10 +96,17 @@ class Store:
         """What the last run knew. Raises StoreError."""
         return await self.read(lambda db: load_all(db, flips_since), timeout=120.0)
 
-    async def prune(self, oldest: float, oldest_latency: float) -> bool:
-        """One small step of retention: what ended before `oldest` (Unix seconds) goes. True when there is
-        more to do."""
-        return await self.write(lambda db: prune_step(db, oldest, oldest_latency))
+    async def find_nodes(self, ids: Collection[str]) -> list[Node]:
+        """The stored nodes of these stable IDs, removed ones too. Raises StoreError."""
+        return await self.read(lambda db: find_nodes(db, ids))
+
+    async def find_removed(self, name: str) -> Node | None:
+        """The removed node of that stable ID or hostname, the latest. Raises StoreError."""
+        return await self.read(lambda db: find_removed(db, name))
+
+    async def prune(self, pruning: Pruning) -> bool:
+        """One small step of retention. True when there is more to do. Raises StoreError."""
+        return await self.write(pruning.step)
 
     def hurry(self) -> None:
         """tsmon stops: nothing waits long for another program's lock any more."""
@@ -148,7 +157,6 @@ class Store:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             _migrate(db, version)
-            self._nums = dict(db.execute("SELECT id, num FROM nodes"))
             self._marks = marks(self.path)
             db.execute(f"PRAGMA busy_timeout = {_BUSY_STEP * 1000:.0f}")
             self._readers.renew()

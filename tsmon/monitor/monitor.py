@@ -3,7 +3,7 @@ store, one new view for everybody who reads."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +24,8 @@ from tsmon.source.status import Snapshot, Tailnet
 
 log = structlog.get_logger(__name__)
 
+_REMEMBERED = 3600.0
+"""Seconds for which a removed node stays in memory: messages about it may still be under way."""
 _MANY = 500
 """From this many nodes on a comparison leaves the event loop for a thread."""
 T = TypeVar("T")
@@ -36,6 +38,7 @@ class Journal(Protocol):
     error: str
 
     async def commit(self, batch: Batch) -> None: ...
+    async def find(self, ids: Collection[str]) -> dict[str, Node]: ...
 
 
 class Published(NamedTuple):
@@ -66,7 +69,7 @@ class Monitor:
         self._companions: list[Callable[[Batch], None]] = []
         self._next_event_id = loaded.next_event_id
         self._announced = False  # monitor_started was written
-        self._empty = not loaded.nodes
+        self._empty = not loaded.nodes and loaded.last_observed is None
         self.influx_error = ""
         self.can_ping = True
         self.started = clock.now()
@@ -366,7 +369,8 @@ class Monitor:
                 taken_away_at=verdict.taken_away_at,
                 first=self._empty,
             )
-            return await _off_loop(len(answer.nodes), lambda: compare(view.nodes, view.removed, look))
+            removed = await self._removed(answer, now)
+            return await _off_loop(len(answer.nodes), lambda: compare(view.nodes, removed, look))
         changes = Changes(nodes=view.nodes, removed=view.removed)
         own = view.nodes.get(view.self_id)
         if self._sight.self_stopped and own is not None and own.reason != "stopped":
@@ -375,6 +379,18 @@ class Monitor:
             stopped.removed = view.removed
             return stopped
         return changes
+
+    async def _removed(self, snapshot: Snapshot, now: Moment) -> dict[str, Node]:
+        """The removed nodes that this snapshot may speak of: those kept in memory, and those of its unknown
+        IDs that the store knows. All others live in the store only: a tailnet may lose a thousand a day."""
+        alerted = {alert.node_id for alert in self.alerts.values()}
+        kept = {
+            id_: node
+            for id_, node in self.view.removed.items()
+            if id_ in alerted or (node.removed_at or 0.0) > now.wall - _REMEMBERED
+        }
+        strangers = snapshot.nodes.keys() - self.view.nodes.keys() - kept.keys()
+        return kept | await self._backlog.find(strangers) if strangers and not self._empty else kept
 
     def _note_nodes(self, changes: Changes, verdict: Verdict, now: Moment, batch: Batch) -> None:
         batch.nodes += changes.stored

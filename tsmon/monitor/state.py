@@ -151,6 +151,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, Node]
     """By stable ID, without the removed ones."""
     removed: dict[str, Node]
+    """Those removed within the last hour or named by an open alert; the store has all of them."""
     """Removed nodes whose history is still kept, by stable ID."""
     blind: Blind | None
     self_id: str

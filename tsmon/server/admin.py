@@ -31,7 +31,7 @@ _EXPORTS = {
     " message, details FROM events WHERE timestamp >= ? ORDER BY id",
     "spans": "SELECT nodes.id AS node_id, nodes.hostname, spans.state, spans.start, spans.end"
     " FROM spans JOIN nodes ON nodes.num = spans.node"
-    " WHERE coalesce(spans.end, 9e999) >= ? ORDER BY spans.rowid",
+    " WHERE coalesce(spans.end, 9e999) >= ? ORDER BY spans.node, spans.start",
     "observed": "SELECT scope AS node_id, start, end FROM observed WHERE end >= ? ORDER BY scope, start",
     "latency": "SELECT nodes.id AS node_id, nodes.hostname, time, min_ms, mean_ms, max_ms, loss, path"
     " FROM latency JOIN nodes ON nodes.num = latency.node WHERE time >= ? ORDER BY latency.node, time",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tsmon.history.rows import read_events
+from tsmon.history.rows import SELECT_EVENTS, read_events
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Event
@@ -79,7 +79,7 @@ async def page_of_events(
     def read(db: sqlite3.Connection) -> tuple[list[Event], int, SeverityCounts]:
         where, values = _where(chosen)
         # Only texts of this module are put together; every value is bound.
-        newest = f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
+        newest = f"{SELECT_EVENTS}{where} ORDER BY id DESC LIMIT ? OFFSET ?"
         events = list(read_events(db.execute(newest, (*values, limit, offset))))
         where, values = _where(chosen, any_severity=True)
         per_severity = f"SELECT severity, count(*) FROM events{where} GROUP BY severity"  # noqa: S608
@@ -101,7 +101,7 @@ async def all_events(store: Store, chosen: EventFilter) -> AsyncIterator[list[Ev
 
         def read(db: sqlite3.Connection, part: EventFilter = part) -> list[Event]:
             where, values = _where(part)
-            rows = db.execute(f"SELECT * FROM events{where} ORDER BY id DESC LIMIT ?", (*values, _CHUNK))  # noqa: S608
+            rows = db.execute(f"{SELECT_EVENTS}{where} ORDER BY id DESC LIMIT ?", (*values, _CHUNK))
             return list(read_events(rows))
 
         events = await store.read(read)
@@ -116,7 +116,7 @@ async def events_after(store: Store, last_id: int, limit: int) -> list[Event]:
 
     def read(db: sqlite3.Connection) -> list[Event]:
         return list(
-            read_events(db.execute("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit)))
+            read_events(db.execute(f"{SELECT_EVENTS} WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit)))
         )
 
     return await store.read(read)

@@ -91,9 +91,17 @@ async def test_an_empty_history_has_no_samples(tmp_path: Path) -> None:
     store = await Store.open(tmp_path)
     assert await store.read(lambda db: list(grid_samples(db, 0.0, 1e6, 300.0))) == []
     assert await store.read(oldest_span) is None
-    await store.write(lambda db: db.execute("INSERT INTO nodes VALUES (1, 'n', 'h', 0, NULL, x'00')"))
-    await store.write(lambda db: db.execute("INSERT INTO spans VALUES (1, 'online', 0, NULL)"))
-    await store.write(lambda db: db.execute("INSERT INTO spans VALUES (2, 'online', 0, NULL)"))
+    await store.write(
+        lambda db: db.execute(
+            "INSERT INTO nodes (num, id, hostname, first_seen, body) VALUES (1, 'n', 'h', 0, x'00')"
+        )
+    )
+    await store.write(
+        lambda db: db.execute("INSERT INTO spans (node, state, start, end) VALUES (1, 'online', 0, NULL)")
+    )
+    await store.write(
+        lambda db: db.execute("INSERT INTO spans (node, state, start, end) VALUES (2, 'online', 0, NULL)")
+    )
     await store.write(lambda db: db.execute("INSERT INTO observed VALUES ('', 0, 1e6)"))
     assert await store.read(lambda db: list(grid_samples(db, 0.0, 1e6, 300.0))) == [], "unreadable"
     await store.close()

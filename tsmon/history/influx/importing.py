@@ -160,7 +160,10 @@ def put(
         spans = spans_of(own, interval, min(begin, first if first is not None else begin))
         if not spans:
             continue
-        db.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", [(num, *span) for span in spans])
+        db.executemany(
+            "INSERT INTO spans (node, state, start, end) VALUES (?, ?, ?, ?)",
+            [(num, *span) for span in spans],
+        )
         start = spans[0].start
         if start < node.first_seen:
             first_seen[node.id] = start

@@ -14,7 +14,7 @@ import structlog
 from tsmon.base.clock import Clock
 from tsmon.config import InfluxSettings
 from tsmon.history.influx.points import Packed, event_lines_of, lines_of, pack, unpack
-from tsmon.history.rows import read_events
+from tsmon.history.rows import SELECT_EVENTS, read_events
 from tsmon.history.store import Store, StoreError
 from tsmon.monitor.samples import Sample
 
@@ -249,9 +249,9 @@ def _new_events(db: sqlite3.Connection) -> tuple[int | None, list[tuple]]:  # ty
     """The mark and the events after it; without a mark the last event alone."""
     mark = db.execute("SELECT value FROM meta WHERE key = ?", (_MARK,)).fetchone()
     if mark is None:
-        return None, db.execute("SELECT * FROM events ORDER BY id DESC LIMIT 1").fetchall()
+        return None, db.execute(f"{SELECT_EVENTS} ORDER BY id DESC LIMIT 1").fetchall()
     rows = db.execute(
-        "SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (int(mark[0]), _MOST_EVENTS)
+        f"{SELECT_EVENTS} WHERE id > ? ORDER BY id LIMIT ?", (int(mark[0]), _MOST_EVENTS)
     ).fetchall()
     return int(mark[0]), rows
 

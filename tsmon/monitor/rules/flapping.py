@@ -27,7 +27,14 @@ class Flapping:
         if event.node_id is not None and event.event_type in ("node_online", "node_offline"):
             self._flips.setdefault(event.node_id, deque()).append(mono)
 
+    def _forget_gone(self, step: Step) -> None:
+        """What a node that left did is of no use to anybody: ephemeral nodes come and go by the thousand."""
+        for event in step.events:
+            if event.event_type == "node_removed":
+                self._flips.pop(event.node_id or "", None)
+
     def look(self, step: Step) -> None:
+        self._forget_gone(step)
         flipped = {e.node_id for e in step.events if e.event_type in ("node_online", "node_offline")}
         for event in step.events:
             self._note_flip(event, step.now.mono)
