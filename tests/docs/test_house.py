@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 
 import pytest
 
@@ -16,6 +17,19 @@ def test_the_page_has_the_names_at_the_top_of_tsmon() -> None:
     found = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.stem != "py"}
     assert sorted(TABLE) == sorted(found)
     assert len(TABLE) == 14
+
+
+def floors() -> list[list[str]]:
+    """Import-linter's contract: from the top down, the names of each floor."""
+    contracts = ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    layers = contracts["importlinter:contract:floors"]["layers"]
+    return [re.findall(r"tsmon\.(\w+)", floor) for floor in layers.strip().splitlines()]
+
+
+def test_the_page_has_the_order_that_is_checked() -> None:
+    order = [name for floor in floors() for name in sorted(floor, key=TABLE.index)]
+    assert order == [name for name in TABLE if name != "web"]
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if (PACKAGE / name / "__init__.py").exists()])
