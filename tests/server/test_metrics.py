@@ -33,6 +33,11 @@ def value(rows: list[tuple[dict[str, str], float]], **labels: str) -> float:
     return found
 
 
+def _pinged(here: Site, name: str) -> bool:
+    nodes = here.daemon.monitor.view.nodes.values()
+    return any(node.hostname == name and node.reach.latency_ms is not None for node in nodes)
+
+
 async def test_what_it_says(tmp_path: Path) -> None:
     async with site(tmp_path, offline_after="0s") as here:
         here.tailnet.off(PROD)
@@ -67,6 +72,24 @@ async def test_an_unknown_state_has_no_online(tmp_path: Path) -> None:
         assert value(found["tsmon_node_state"], hostname="git", state="unknown") == 1
         assert value(found["tsmon_blind"]) == 1
         assert value(found["tsmon_blind_reason"], reason="tailscale_stopped") == 1
+
+
+async def test_a_node_that_is_not_online_has_no_latency(tmp_path: Path) -> None:
+    """As on /nodes, and as in InfluxDB: one rule for all three."""
+    async with site(tmp_path) as here:
+
+        async def latencies() -> tuple[set[str], set[str], set[str]]:
+            found = await families(here)
+            nodes = await here.get("/health-monitoring/nodes?project_only=false")
+            scraped = {labels["hostname"] for labels, _ in found.get("tsmon_node_latency_seconds", [])}
+            paths = {labels["hostname"] for labels, _ in found.get("tsmon_node_path_info", [])}
+            return scraped, paths, {node["hostname"] for node in nodes if node["latency_ms"] is not None}
+
+        await here.until(lambda: _pinged(here, "git"))
+        assert all("git" in names for names in await latencies())
+        here.tailnet.off("git")
+        await here.poll()
+        assert all("git" not in names for names in await latencies())
 
 
 async def test_the_nodes_may_be_left_out(tmp_path: Path) -> None:

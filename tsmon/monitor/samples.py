@@ -26,8 +26,6 @@ def samples_of(view: View, now: float) -> list[Sample]:
         state = view.shown(node).state
         if state == "unknown":
             continue
-        reach = node.reach
-        fresh = reach.measured_at is not None and 0 <= now - reach.measured_at <= LATENCY_FRESH
         samples.append(
             Sample(
                 hostname=node.hostname,
@@ -35,7 +33,7 @@ def samples_of(view: View, now: float) -> list[Sample]:
                 os=node.facts.os,
                 online=int(state == "online"),
                 ip=node.facts.ip,
-                latency_ms=reach.latency_ms if fresh and state == "online" else None,
+                latency_ms=view.measured(node, now).latency_ms,
             )
         )
     return samples

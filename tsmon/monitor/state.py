@@ -29,6 +29,10 @@ EVENT_TYPES = (
 )
 
 
+LATENCY_FRESH = 300.0
+"""Seconds for which a measured latency counts as the present one."""
+
+
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """What the pings of one node say; times in Unix seconds."""
 
@@ -123,6 +127,16 @@ class Shown(NamedTuple):
     last_state_at: float | None
 
 
+class Measured(NamedTuple):
+    """What a recent ping says of an online node; both None when there is no such ping."""
+
+    latency_ms: float | None
+    path: Path | None
+
+
+NOT_MEASURED = Measured(None, None)
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The summary of a view; a critical role that lost its node counts as one more offline node."""
 
@@ -177,6 +191,15 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         if node.state == "unknown":
             return Shown("unknown", None, node.since, node.last_state, node.last_state_at)
         return Shown("unknown", None, blind.since, node.state, blind.since)
+
+    def measured(self, node: Node, now: float | None = None) -> Measured:
+        """The latency and the path that are still true at `now` (Unix seconds; the view's time if None): of a
+        node that is shown online, from an answer at most `LATENCY_FRESH` seconds old."""
+        at = node.reach.measured_at
+        age = (self.now if now is None else now) - at if at is not None else None
+        if age is None or not 0 <= age <= LATENCY_FRESH or self.shown(node).state != "online":
+            return NOT_MEASURED
+        return Measured(node.reach.latency_ms, node.reach.path)
 
     def last_seen(self, node: Node) -> float | None:
         """The snapshot's time for a node that is online, else when it was last online, as far as known."""

@@ -56,7 +56,7 @@ def _sort_key(name: str, view: View, figures: Figures) -> Callable[[Node], Any]:
         "hostname": lambda node: node.hostname,
         "state": lambda node: _STATE_ORDER[view.shown(node).state],
         "uptime": lambda node: figures.get(node.id, NO_FIGURES)[0],
-        "latency": lambda node: node.reach.latency_ms,
+        "latency": lambda node: view.measured(node).latency_ms,
         "last_seen": view.last_seen,
     }
     return keys[name]

@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 
 from tsmon.monitor.alerts import ALERT_KINDS, Alert
 from tsmon.monitor.state import Node, View
-from tsmon.server.render import LATENCY_FRESH, NO_FIGURES, Figures
+from tsmon.server.render import NO_FIGURES, Figures
 from tsmon.server.replies import Body, reply
 
 _NODE = ["hostname", "node_type", "os"]
@@ -202,26 +202,22 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
             if (coverage := snapshot.figures.get(node.id, NO_FIGURES)[3]) is not None
         ),
     )
-    fresh = [
-        (labels, node)
-        for labels, node in rows
-        if node.reach.measured_at is not None and view.now - node.reach.measured_at <= LATENCY_FRESH
-    ]
+    measured = [(labels, view.measured(node)) for labels, node in rows]
     yield _labelled(
         "node_latency_seconds",
-        "Round trip of the last ping, of the last 5 minutes.",
+        "Round trip of the last ping, of the last 5 minutes; absent while the node is not online.",
         ["hostname"],
         (
-            ([labels[0]], node.reach.latency_ms / 1000)
-            for labels, node in fresh
-            if node.reach.latency_ms is not None
+            ([labels[0]], found.latency_ms / 1000)
+            for labels, found in measured
+            if found.latency_ms is not None
         ),
     )
     yield _labelled(
         "node_path_info",
         "How the last ping reached the node: direct, relay or peer_relay.",
         ["hostname", "path"],
-        (([labels[0], node.reach.path], 1.0) for labels, node in fresh if node.reach.path is not None),
+        (([labels[0], found.path], 1.0) for labels, found in measured if found.path is not None),
     )
     yield _labelled(
         "node_last_seen_timestamp_seconds",

@@ -23,9 +23,6 @@ from tsmon.server.answers import (
     UptimeAnswer,
 )
 
-LATENCY_FRESH = 300.0
-"""Seconds for which a measured latency counts as the present one."""
-
 DAY = 86400.0
 WINDOWS = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 
@@ -93,8 +90,7 @@ def node_fields(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
     shown = view.shown(node)
     facts, reach, role = node.facts, node.reach, node.role
     up_24h, up_7d, up_30d, coverage = figures.get(node.id, NO_FIGURES)
-    fresh = reach.measured_at is not None and view.now - reach.measured_at <= LATENCY_FRESH
-    fresh = fresh and shown.state == "online"
+    measured = view.measured(node)
     worst = alerts.worst(node.id)
     return {
         "hostname": facts.hostname,
@@ -121,8 +117,8 @@ def node_fields(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         "uptime_7d": up_7d,
         "uptime_30d": up_30d,
         "coverage_24h": coverage,
-        "latency_ms": reach.latency_ms if fresh else None,
-        "path": reach.path if fresh else None,
+        "latency_ms": measured.latency_ms,
+        "path": measured.path,
         "relay": facts.relay or None,
         "key_expiry": rfc3339(facts.key_expiry),
         "exit_node_option": facts.exit_node_option,
