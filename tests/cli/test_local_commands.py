@@ -722,7 +722,7 @@ def test_export_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("asyncio.unix_events._UnixSelectorEventLoop.create_unix_connection", denied)
-    assert "permission denied: run this as the user that tsmon runs as" in run("export", "events").stderr
+    assert "permission denied: run this as root (sudo)" in run("export", "events").stderr
 
 
 def test_an_export_that_is_interrupted_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

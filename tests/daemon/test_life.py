@@ -18,12 +18,12 @@ from tests.support.process import tsmon
 from tests.support.site import site
 from tsmon.base.clock import Clock
 from tsmon.config import Log, load
+from tsmon.config.loading import SOCKET
 from tsmon.daemon.logging import configure
 from tsmon.daemon.loops import Loops
 from tsmon.daemon.systemd import notify, watchdog_interval
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
-from tsmon.server.admin import SOCKET
 
 HERE = ("--listen", "127.0.0.1:0", "--state-dir")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.whole import Whole, flips, spans, until, whole
-from tsmon.server.admin import SOCKET
+from tsmon.config.loading import SOCKET
 
 pytestmark = pytest.mark.slow
 LOCK = """

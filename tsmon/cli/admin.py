@@ -1,17 +1,42 @@
 """The running tsmon's admin socket, for the commands that change something."""
 
 import asyncio
+import grp
 import json
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tsmon.cli.options import Given
 from tsmon.cli.terminal import CliError, os_words, plain
-from tsmon.config import Settings, state_dir
+from tsmon.config import Settings, admin_socket_places
 
 _TIMEOUT = 120.0
 """Seconds: a test message may take a minute per channel."""
+
+
+class Place(NamedTuple):
+    """Where a command looked for the running tsmon's socket."""
+
+    path: Path
+    state: Literal["there", "none", "closed"]
+    """`closed` is a directory into which this user does not see."""
+
+
+def places(settings: Settings) -> list[Place]:
+    """Every place where a running tsmon's socket may be, the likeliest first, and what is there."""
+    return [Place(path, _state(path)) for path in admin_socket_places(settings, os.environ)]
+
+
+def _state(path: Path) -> Literal["there", "none", "closed"]:
+    try:
+        path.stat()
+    except PermissionError:
+        return "closed"
+    except OSError:
+        return "none"
+    return "there"
 
 
 def admin_socket(given: Given) -> Path:
@@ -20,17 +45,34 @@ def admin_socket(given: Given) -> Path:
 
 
 def socket_of(settings: Settings) -> Path:
-    """Where it is with these settings."""
-    return state_dir(settings, os.environ) / "admin.sock"
+    """Where it is with these settings: one that is there, else one that may be, else where it would be."""
+    found = places(settings)
+    for state in ("there", "closed"):
+        for place in found:
+            if place.state == state:
+                return place.path
+    return found[0].path
 
 
 def unreachable(socket: Path, error: OSError) -> CliError:
     """What to say when nobody answers there."""
     if isinstance(error, PermissionError):
-        reason = "permission denied: run this as the user that tsmon runs as"
+        reason = f"permission denied: run this as root (sudo){_group_words(socket)}"
     else:
         reason = f"{os_words(error)}: does tsmon run, with this state directory? (--state-dir)"
     return CliError(f"{socket}: {reason}")
+
+
+def _group_words(socket: Path) -> str:
+    """Who else may use it."""
+    try:
+        found = socket.stat()
+        group = grp.getgrgid(found.st_gid).gr_name
+    except (OSError, KeyError):
+        return " or as the user that tsmon runs as"
+    if found.st_mode & stat.S_IWGRP:
+        return f" or as a member of the group {group}"
+    return ", or let a group (admin_group)"
 
 
 def ask(given: Given, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -38,7 +80,9 @@ def ask(given: Given, path: str, body: dict[str, Any] | None = None) -> dict[str
     return asyncio.run(exchange(admin_socket(given), path, body))
 
 
-async def exchange(socket: Path, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+async def exchange(
+    socket: Path, path: str, body: dict[str, Any] | None, seconds: float = _TIMEOUT
+) -> dict[str, Any]:
     """The same, from a running loop."""
     import aiohttp  # noqa: PLC0415 (start-up time)
 
@@ -46,7 +90,7 @@ async def exchange(socket: Path, path: str, body: dict[str, Any] | None) -> dict
     try:
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=_TIMEOUT)
+                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=seconds)
             ) as session,
             session.request(method, f"http://tsmon{path}", json=body) as response,
         ):

@@ -71,7 +71,7 @@ def _end(code: int, text: str) -> NoReturn:
 @client_options
 @click.option("--host", metavar="NODE", help="This node alone, by name or ID.")
 @click.option("--critical-only", is_flag=True, help="Look at the critical nodes alone.")
-def check(*, url: str, timeout: float, host: str | None, critical_only: bool) -> None:
+def check(*, url: str | None, timeout: float, host: str | None, critical_only: bool) -> None:
     """How the tailnet is, for Nagios, Icinga, Checkmk and the like.
 
     Exit code 2: a production node is offline; 1: another critical node is, or any node is off the control
@@ -94,7 +94,7 @@ def _clean(text: str) -> str:
     return plain(text, 2000).replace("|", "/")
 
 
-async def _look(url: str, timeout: float, host: str | None, *, critical_only: bool) -> Result:
+async def _look(url: str | None, timeout: float, host: str | None, *, critical_only: bool) -> Result:
     begun = time.monotonic()
     async with connect(url, timeout) as api:
         summary = await api.get("summary")

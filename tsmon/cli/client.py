@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from tsmon.cli.admin import exchange, places
 from tsmon.cli.terminal import CliError, os_words, plain, secret_variable
+from tsmon.config import ConfigError, Settings, find_file, load_all
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,10 +26,9 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--url",
         envvar="TSMON_URL",
-        default=DEFAULT_URL,
-        show_default=True,
         metavar="URL",
-        help="Where tsmon answers (TSMON_URL). Where it wants a token: TSMON_TOKEN or TSMON_TOKEN_FILE.",
+        help="Where tsmon answers (TSMON_URL); else the one that runs here is asked for its address, and if"
+        f" there is none to ask, {DEFAULT_URL}. Where it wants a token: TSMON_TOKEN or TSMON_TOKEN_FILE.",
     )
     @click.option(
         "--timeout",
@@ -43,13 +45,43 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+async def running_url(timeout: float) -> tuple[str, str]:
+    """The address that the tsmon which runs here gives over its admin socket. When none is found the default,
+    and words for where it was looked for."""
+    try:
+        settings = load_all(find_file(None, os.environ), os.environ, {}).settings
+    except ConfigError:
+        settings = Settings()  # its own affair, and `tsmon config check`'s
+    looked = []
+    for place in places(settings):
+        why = {"none": "none there", "closed": "only root sees it, try sudo"}.get(place.state, "")
+        if place.state == "there":
+            try:
+                return _reachable(str((await exchange(place.path, "/address", None, timeout))["url"])), ""
+            except CliError as error:
+                why = error.message.removeprefix(f"{place.path}: ")
+            except KeyError:
+                why = "an older tsmon, it does not say"
+        looked.append(f"\n  {place.path}: {why}")
+    return DEFAULT_URL, "\nNo running tsmon said another address; looked for its socket:" + "".join(looked)
+
+
+def _reachable(url: str) -> str:
+    """All addresses are to be listened on, not asked: loopback is among them."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
 class Api:
     """An open connection to tsmon. Made by `connect`."""
 
-    def __init__(self, session: "aiohttp.ClientSession", base: str, name: str, timeout: float) -> None:
+    def __init__(
+        self, session: "aiohttp.ClientSession", base: str, name: str, timeout: float, looked: str
+    ) -> None:
+        """`looked` says where a running tsmon was looked for, "" when its address was given or found."""
         self._session = session
         self._base = base
         self._timeout = timeout
+        self._looked = looked
         self.name = name
 
     async def get(self, path: str, **params: str | int) -> Any:
@@ -71,6 +103,7 @@ class Api:
             reason = os_words(error.os_error)
             raise CliError(
                 f"{self.name}: {reason}: does tsmon run there? (tsmon run; another address: --url)"
+                + self._looked
             ) from None
         except aiohttp.ClientError as error:
             raise CliError(
@@ -94,10 +127,14 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(url: str, timeout: float) -> AsyncIterator[Api]:
-    """The API at `url` (with the path prefix of a reverse proxy, if any). Raises CliError."""
+async def connect(url: str | None, timeout: float) -> AsyncIterator[Api]:
+    """The API at `url` (with the path prefix of a reverse proxy, if any), None means that of the tsmon which
+    runs on this machine. Raises CliError."""
     import aiohttp  # noqa: PLC0415 (start-up time)
 
+    looked = ""
+    if url is None:
+        url, looked = await running_url(timeout)
     base = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(base)
@@ -115,4 +152,4 @@ async def connect(url: str, timeout: float) -> AsyncIterator[Api]:
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     limits = aiohttp.ClientTimeout(total=timeout)
     async with aiohttp.ClientSession(timeout=limits, headers=headers) as session:
-        yield Api(session, base.split("?")[0].rstrip("/"), plain(name), timeout)
+        yield Api(session, base.split("?")[0].rstrip("/"), plain(name), timeout, looked)

@@ -44,7 +44,9 @@ Entry = dict[str, Any]
 @click.option("--grep", "-g", "q", metavar="TEXT", help="Only messages that contain this.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def logs(*, url: str, timeout: float, lines: int, follow: bool, as_json: bool, **filters: str | None) -> None:
+def logs(
+    *, url: str | None, timeout: float, lines: int, follow: bool, as_json: bool, **filters: str | None
+) -> None:
     """What happened: nodes going and coming, alerts, what tsmon could not see."""
     names = {"host": "hostname"}
     query = {names.get(name, name): text for name, text in filters.items() if text}
@@ -57,7 +59,7 @@ def logs(*, url: str, timeout: float, lines: int, follow: bool, as_json: bool, *
 
 
 async def _logs(
-    url: str,
+    url: str | None,
     timeout: float,
     lines: int,
     query: dict[str, str],

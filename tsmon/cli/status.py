@@ -34,7 +34,9 @@ SHOWN = 40
     metavar="SECONDS",
     help="How often with --watch.",
 )
-def status(*, url: str, timeout: float, everything: bool, as_json: bool, watch: bool, every: float) -> None:
+def status(
+    *, url: str | None, timeout: float, everything: bool, as_json: bool, watch: bool, every: float
+) -> None:
     """How the tailnet is: critical nodes first, then what is in trouble, then the rest."""
     show: Show = _show_json if as_json else partial(_show_table, limit=0 if everything else SHOWN)
     if not watch:
@@ -47,12 +49,12 @@ def status(*, url: str, timeout: float, everything: bool, as_json: bool, watch: 
         asyncio.run(_watch(url, timeout, every, show))
 
 
-async def _once(url: str, timeout: float) -> Report:
+async def _once(url: str | None, timeout: float) -> Report:
     async with connect(url, timeout) as api:
         return await fetch(api)
 
 
-async def _watch(url: str, timeout: float, every: float, show: "Show") -> None:
+async def _watch(url: str | None, timeout: float, every: float, show: "Show") -> None:
     """Show what is, at every step; once something was seen, a failure is shown and does not end it."""
     last: Report | None = None
     async with connect(url, timeout) as api:

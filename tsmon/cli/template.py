@@ -47,6 +47,7 @@ BODY = """\
 
 # --- where tsmon answers, where it keeps things -------------------------------------------------
 # listen = "127.0.0.1:8000"                      # any other address needs [auth]
+# admin_group = ""                               # group that may run tsmon ack, silence, reload
 # allowed_hosts = []                             # further names under which browsers may ask
 # public_url = "https://tsmon.example.ts.net"    # for links in messages
 # state_dir = "/var/lib/tsmon"

@@ -7,6 +7,8 @@ from tsmon.config.checks import is_loopback
 from tsmon.config.loading import (
     DEFAULT_FILE,
     Loaded,
+    admin_socket_places,
+    admin_sockets,
     find_file,
     flag_name,
     load,
@@ -52,6 +54,8 @@ __all__ = [
     "RoleRule",
     "Secret",
     "Settings",
+    "admin_socket_places",
+    "admin_sockets",
     "duration",
     "duration_text",
     "find_file",

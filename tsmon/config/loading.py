@@ -235,6 +235,12 @@ def _build(struct: type, values: Mapping[str, Any], path: str, said: Mapping[str
     return struct(**built)
 
 
+_SYSTEM_STATE = Path("/var/lib/tsmon")
+_SYSTEM_RUNTIME = Path("/run/tsmon")
+SOCKET = "admin.sock"
+"""The unix socket of the commands that change something."""
+
+
 def state_dir(settings: Settings, environ: Mapping[str, str]) -> Path:
     """Where database and admin socket live: the setting, the service manager's directory, /var/lib/tsmon
     when writable, else the XDG state directory."""
@@ -242,8 +248,27 @@ def state_dir(settings: Settings, environ: Mapping[str, str]) -> Path:
         return Path(settings.state_dir).expanduser()
     if environ.get("STATE_DIRECTORY"):
         return Path(environ["STATE_DIRECTORY"].split(":")[0])
-    system = Path("/var/lib/tsmon")
-    if os.access(system, os.W_OK | os.X_OK):
-        return system
+    if os.access(_SYSTEM_STATE, os.W_OK | os.X_OK):
+        return _SYSTEM_STATE
+    return _user_state(environ)
+
+
+def _user_state(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local" / "state"
     return Path(base) / "tsmon"
+
+
+def admin_sockets(state: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a daemon with this state directory takes commands: there, and in the service manager's runtime
+    directory, since nobody but root gets into the state directory of a service with a user of its own."""
+    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return (state / SOCKET, *((Path(runtime) / SOCKET,) if runtime else ()))
+
+
+def admin_socket_places(settings: Settings, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a command looks for a running daemon's socket, the likeliest first."""
+    own = state_dir(settings, environ)
+    if settings.state_dir:
+        return (own / SOCKET,)
+    places = (own, _SYSTEM_RUNTIME, _SYSTEM_STATE, _user_state(environ))
+    return tuple(dict.fromkeys(place / SOCKET for place in places))

@@ -144,6 +144,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: tuple[Maintenance, ...] = ()
     heartbeat: Heartbeat = Heartbeat()
     auth: Auth = Auth()
+    admin_group: str = ""
+    """Group that may change things with the `tsmon` command; "" means the owner alone."""
     allowed_hosts: tuple[str, ...] = ()
     public_url: str = ""
     monitor: str = ""
@@ -181,5 +183,5 @@ FLAGS = (
 )
 """Settings that have a flag of their own on the command line."""
 
-NEED_RESTART = ("source", "listen", "state_dir")
+NEED_RESTART = ("source", "listen", "state_dir", "admin_group")
 """Settings that a reload cannot apply."""

@@ -16,7 +16,7 @@ from tsmon import __version__
 from tsmon.api import Api, Readiness
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.collector import Collector
-from tsmon.config import NEED_RESTART, ConfigError, Settings
+from tsmon.config import NEED_RESTART, ConfigError, Settings, admin_sockets
 from tsmon.daemon.logging import configure
 from tsmon.daemon.loops import Loops
 from tsmon.daemon.systemd import notify, watchdog_interval
@@ -30,7 +30,7 @@ from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
 from tsmon.notify.heartbeat import Heartbeat
 from tsmon.notify.notifier import Notifier
-from tsmon.server.admin import SOCKET, Admin
+from tsmon.server.admin import Admin
 from tsmon.server.connections import IDLE_SECONDS, Connections
 from tsmon.server.metrics import Channel, Metrics, Own, Snapshot
 from tsmon.server.routing import Route
@@ -134,6 +134,7 @@ class Daemon:
             self.clock,
             reload=self.reload,
             readiness=lambda: self.readiness().parts,
+            url=lambda: self.url,
             put_lines=self._put_lines,
             import_samples=self._import_samples,
         )
@@ -161,7 +162,7 @@ class Daemon:
 
     async def _take_commands(self) -> None:
         try:
-            await self._admin.start(self.state_dir)
+            await self._listen_to_commands()
         except OSError as error:
             await self._admin.stop()
             self._connections.close()
@@ -172,14 +173,17 @@ class Daemon:
                 f"{error.strerror or error}"
             ) from None
 
+    async def _listen_to_commands(self) -> None:
+        await self._admin.start(admin_sockets(self.state_dir, os.environ), self.settings.admin_group)
+
     async def _take_commands_again(self) -> None:
         """Somebody cleared the state directory: commands need their socket."""
         await self._admin.stop()
         try:
-            await self._admin.start(self.state_dir)
+            await self._listen_to_commands()
         except OSError:
             return  # the directory comes back with the next write
-        log.warning("admin_socket_made_anew", path=str(self.state_dir / SOCKET))
+        log.warning("admin_socket_made_anew", path=str(self.state_dir))
 
     async def _abandon(self, runner: web.AppRunner) -> None:
         """The start failed: end what was begun."""
@@ -235,7 +239,7 @@ class Daemon:
             if view.tun is False and not warned and self.settings.auth.mode in ("", "none"):
                 warned = True
                 log.warning("open_to_the_tailnet", problem=USERSPACE_WARNING)
-            if not (self.state_dir / SOCKET).exists():
+            if not self._admin.is_whole:
                 await self._take_commands_again()
             stuck = self.loops.stuck()
             self.loops.mend()

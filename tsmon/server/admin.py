@@ -1,11 +1,14 @@
-"""The write side: a unix socket in the state directory, guarded by file permissions.
+"""The write side: a unix socket, guarded by file permissions.
 
 HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test messages, reloading, exporting.
 """
 
+import errno
+import grp
+import os
 import sqlite3
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +24,6 @@ from tsmon.monitor.alerts import Silence
 from tsmon.monitor.monitor import Monitor
 from tsmon.server.replies import ApiError, errors, note_begun
 
-SOCKET = "admin.sock"
 _CHUNK = 2000
 _LARGEST_REQUEST = 512 * 1024 * 1024
 """Bytes: years of another monitor's samples. Only the owner reaches the socket."""
@@ -84,10 +86,12 @@ class Admin:
         *,
         reload: Callable[[], Awaitable[str]],
         readiness: Callable[[], Mapping[str, Any]],
+        url: Callable[[], str],
         put_lines: Callable[[bytes], Awaitable[bool]],
         import_samples: Callable[[bytes], Awaitable[dict[str, Any]]],
     ) -> None:
-        """`reload` applies the configuration anew and returns a line about it; it raises ConfigError.
+        """`url` is where the API answers. `reload` applies the configuration again and returns a line about
+        it; it raises ConfigError.
         `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there;
         `import_samples` makes history of another monitor's and says what came of it; both raise
         ValueError."""
@@ -97,18 +101,21 @@ class Admin:
         self._clock = clock
         self._reload = reload
         self._readiness = readiness
+        self._url = url
         self._put_lines = put_lines
         self._import_samples = import_samples
         self._runner: web.AppRunner | None = None
-        self._path: Path | None = None
+        self._paths: Sequence[Path] = ()
 
-    async def start(self, state_dir: Path) -> None:
-        """Listen on `admin.sock` in the state directory, for its owner only."""
+    async def start(self, paths: Sequence[Path], group: str = "") -> None:
+        """Listen on these unix sockets, for their owner and `group` (if not ""). Raises OSError."""
+        gid = _gid(group) if group else None
         app = web.Application(middlewares=[errors], client_max_size=_LARGEST_REQUEST)
         app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
         app.router.add_get("/readiness", self._ready)
+        app.router.add_get("/address", self._address)
         app.router.add_get("/silences", self._silences)
         app.router.add_post("/silence", self._silence)
         app.router.add_post("/unsilence", self._unsilence)
@@ -119,17 +126,26 @@ class Admin:
         app.router.add_post("/import", self._imported)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        self._path = state_dir / SOCKET
-        self._path.unlink(missing_ok=True)
-        await web.UnixSite(self._runner, str(self._path)).start()
-        self._path.chmod(0o600)
+        self._paths = tuple(paths)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+            await web.UnixSite(self._runner, str(path)).start()
+            path.chmod(0o600)
+            if gid is not None:
+                os.chown(path, -1, gid)
+                path.chmod(0o660)
+
+    @property
+    def is_whole(self) -> bool:
+        """Every socket is where it was made."""
+        return all(path.exists() for path in self._paths)
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-        if self._path is not None:
-            with suppress(FileNotFoundError):
-                self._path.unlink()
+        for path in self._paths:
+            with suppress(OSError):
+                path.unlink()
 
     async def _ack(self, request: web.Request) -> web.Response:
         data = await _body(request)
@@ -146,6 +162,9 @@ class Admin:
 
     async def _ready(self, _: web.Request) -> web.Response:
         return web.json_response(self._readiness())
+
+    async def _address(self, _: web.Request) -> web.Response:
+        return web.json_response({"url": self._url()})
 
     async def _silences(self, _: web.Request) -> web.Response:
         rows = [_silence_row(silence) for silence in self._messages.silences]
@@ -304,3 +323,10 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ApiError(400, "bad_request", "the body must be a JSON object")
     return data
+
+
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise OSError(errno.EINVAL, f"admin_group: there is no group {group!r}") from None
