@@ -17,6 +17,7 @@ PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 # One for every supported Python and system; the three agree on each version.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header --no-annotate
+SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
 .PHONY: help run test check e2e browser screenshots scenarios soak bench setups lock clean
 
@@ -41,10 +42,15 @@ run: $(VENV)/.run ## watch the tailnet of this machine, or the demo tailnet when
 test: $(VENV)/.dev ## all tests that need no external server
 	$(BIN)/pytest $(PARALLEL) -m "not server and not e2e and not browser"
 
-check: $(VENV)/.dev ## ruff and mypy --strict
+check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, locks, biome, shellcheck, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.support.locks
+	$(BIN)/biome check --error-on-warnings tsmon/web
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint Dockerfile docker/*Dockerfile
 
 e2e: $(VENV)/.dev ## tests against real servers: socat, InfluxDB, Prometheus, tailscaled, headscale
 	$(BIN)/pytest $(PARALLEL) -m "server or e2e"

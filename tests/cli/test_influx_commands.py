@@ -6,6 +6,7 @@ import os
 import sqlite3
 import sys
 from base64 import b64decode
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_the_doctor_reads_a_broken_database_elsewhere(tmp_path: Path) -> None:
 
 def test_the_whole_doctor_says_it(tmp_path: Path) -> None:
     asyncio.run(fill(tmp_path / "state"))
-    with sqlite3.connect(tmp_path / "state" / "tsmon.db") as db:
+    with closing(sqlite3.connect(tmp_path / "state" / "tsmon.db", isolation_level=None)) as db:
         db.execute("UPDATE influx_outbox SET created = created - 86400")
     result = run("doctor", "--json", "--source", "http://127.0.0.1:1", "--listen", "127.0.0.1:0")
     rows = {row["what"]: row for row in json.loads(result.stdout)}
@@ -157,10 +158,10 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
     assert "the history holds no sample from before" in said("--to-influxdb")
     database = tmp_path / "state" / "tsmon.db"
-    with sqlite3.connect(database) as db:
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
         db.execute("PRAGMA user_version = 99")
     assert "is not of this version of tsmon" in said("--line-protocol")
-    with sqlite3.connect(database) as db:
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
         db.executescript("PRAGMA user_version = 1; DROP TABLE spans")
     assert "cannot be read: no such table" in said("--line-protocol")
     database.with_name("tsmon.db-wal").unlink(missing_ok=True)
@@ -209,7 +210,7 @@ def test_the_export_waits_for_room_in_the_outbox(lived: Path, monkeypatch: pytes
 def test_what_influxdb_has_already_is_not_sent(lived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TSMON_INFLUX_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("TSMON_INFLUX_ORG", "home")
-    with sqlite3.connect(lived / "tsmon.db") as db:
+    with closing(sqlite3.connect(lived / "tsmon.db", isolation_level=None)) as db:
         first = START + 900
         value = f"{first!r} http://127.0.0.1:1 home analytics"
         db.execute("INSERT INTO meta VALUES ('influx_samples_since', ?)", (value,))

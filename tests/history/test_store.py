@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Collection
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -241,7 +242,7 @@ async def test_one_process_per_database(store: Store, tmp_path: Path) -> None:
 
 async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     await (await Store.open(tmp_path)).close()
-    with sqlite3.connect(tmp_path / "tsmon.db") as db:
+    with closing(sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)) as db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     db.close()
     with pytest.raises(StoreError, match="newer tsmon"):
@@ -250,7 +251,7 @@ async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 
 
 async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "tsmon.db") as db:
+    with closing(sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)) as db:
         db.execute("CREATE TABLE theirs (x)")
     db.close()
     with pytest.raises(StoreError, match="another program's database"):
@@ -296,7 +297,7 @@ async def test_the_file_is_deleted_under_the_running_process(store: Store, tmp_p
     await store.commit(Batch(events=[event(2)]))
     assert await count(store, "events") == 2
     assert "nothing was lost" in store.report
-    with sqlite3.connect(tmp_path / "tsmon.db") as db:
+    with closing(sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)) as db:
         assert db.execute("SELECT count(*) FROM events").fetchone() == (2,)
     db.close()
 
@@ -316,7 +317,7 @@ async def test_the_file_is_truncated_under_the_running_process(tmp_path: Path) -
     store = await Store.open(tmp_path)
     await store.commit(Batch(events=[event(n) for n in range(1, 3000)]))
     await store.write(lambda db: None)
-    with sqlite3.connect(tmp_path / "tsmon.db") as other:
+    with closing(sqlite3.connect(tmp_path / "tsmon.db", isolation_level=None)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     other.close()
     os.truncate(tmp_path / "tsmon.db", 0)

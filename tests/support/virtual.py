@@ -43,6 +43,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._job_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Without the time limit of newer Pythons: it would pass at once here."""
+        await super().shutdown_default_executor()
+
     def _job_done(self, _: asyncio.Future[Any]) -> None:
         self._jobs -= 1
 
