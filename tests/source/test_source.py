@@ -1,10 +1,11 @@
 """Sidecar and LocalAPI clients against real servers on loopback and unix sockets, and every way to fail."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from tsmon.demo.tailnet import SimTailnet
 from tsmon.source import Source, make_source
 from tsmon.source.auto import Auto
 from tsmon.source.localapi import LocalApi, bus_mask
-from tsmon.source.pings import Ping, read_ping, read_text_ping
+from tsmon.source.pings import Ping, error_text, read_ping, read_text_ping, read_whois
 from tsmon.source.sidecar import Sidecar
+from tsmon.source.status import BadDocument, Decoder
 
 
 @pytest.fixture
@@ -183,6 +185,14 @@ async def test_bad_answers(answer: bytes, reason: str, words: str) -> None:
         assert words in str(error)
         assert (await source.ping("100.64.0.1")).outcome == "unmeasured"
         await source.close()
+
+
+@pytest.mark.parametrize("read", [error_text, read_ping, read_whois, Decoder().decode])
+def test_a_nested_answer_breaks_no_reader(read: Callable[[bytes], object]) -> None:
+    """A body of ten thousand brackets is as much of an answer as any other nonsense."""
+    for nested in (b"[" * 10_000, b'{"error":' + b"[" * 10_000, b'{"a":' * 10_000):
+        with contextlib.suppress(BadDocument):
+            assert read(nested) is None or read(nested)
 
 
 async def test_nobody_waits_for_ever() -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from tsmon.config import Settings
 from tsmon.source.client import Client
-from tsmon.source.errors import SourceError
+from tsmon.source.errors import NOT_JSON, SourceError
 from tsmon.source.over_http import HttpSource
 from tsmon.source.pings import Ping, error_text, read_ping, read_whois
 
@@ -105,7 +105,7 @@ class LocalApi(HttpSource):
             return
         try:
             notice = msgspec.json.decode(line) if len(line) <= _SMALL_LINE else {"PeersChanged": True}
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             notice = {"PeersChanged": True}
         if not isinstance(notice, dict):
             return

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from tsmon.base.text import clean_text
+from tsmon.source.errors import NOT_JSON
 
 Path = Literal["direct", "relay", "peer_relay"]
 
@@ -33,7 +34,7 @@ def read_ping(body: bytes) -> Ping | None:
     """The outcome that a PingResult tells, None when the body is none."""
     try:
         result = msgspec.json.decode(body, type=_PingResult)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return None
     if result.err == "timeout":
         return Ping("missed")
@@ -81,7 +82,7 @@ def read_whois(body: bytes) -> dict[str, Any]:
     """The JSON of a whois; the plain text of an old sidecar stands under `text`."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         document = None
     if isinstance(document, dict):
         return document
@@ -96,6 +97,6 @@ def error_text(body: bytes) -> str:
         document = msgspec.json.decode(body[:100_000])
         found = document["error"]
         text = found["message"] if isinstance(found, dict) else found
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (*NOT_JSON, KeyError, TypeError):
         pass
     return clean_text(str(text), 160)

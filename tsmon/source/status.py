@@ -14,6 +14,7 @@ import msgspec
 
 from tsmon.base.clock import parse_rfc3339
 from tsmon.base.text import clean_text
+from tsmon.source.errors import NOT_JSON
 
 OS_LABELS = {"linux": "Linux", "macOS": "Darwin", "windows": "Windows", "": "unknown"}
 """The spelling of the InfluxDB tag `os` for what Tailscale says; any other name stays as it is."""
@@ -216,7 +217,7 @@ class Decoder:
             if known is None or known[0] != digest:
                 try:
                     known = (digest, _decode_peer(raw))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                except NOT_JSON as error:
                     known = (digest, f"{clean_text(key, 24)}: {clean_text(str(error), 120)}")
             remembered[key] = known
             if isinstance(known[1], str):
@@ -263,7 +264,7 @@ def _read_envelope(raw: bytes) -> tuple[_Envelope, str]:
         envelope = _decode_envelope(raw[start:end] if (start, end) != (0, len(raw)) else raw)
     except msgspec.ValidationError as error:
         raise BadDocument(f"not a status document: {clean_text(str(error), 120)}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise BadDocument(f"the answer is no JSON ({clean_text(str(error), 80)}): {_excerpt(raw)}") from None
     noise = (raw[:start] + b" " + raw[end:]).strip()
     return envelope, _excerpt(noise) if noise else ""
