@@ -21,7 +21,7 @@ from tests.support.virtual import VirtualClock, run_virtual
 from tests.support.world import TEAM, World
 from tsmon.demo.servers import serving
 from tsmon.history.embedded import EmbeddedHistory
-from tsmon.notify.notice import OUTAGES
+from tsmon.monitor.incidents import OUTAGES
 
 PROD = "chocolate-factory"
 SLACK = 120.0

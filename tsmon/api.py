@@ -15,6 +15,7 @@ from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
+from tsmon.monitor.incidents import Incident, join_alerts
 from tsmon.monitor.monitor import Monitor, Published
 from tsmon.monitor.state import Node
 from tsmon.server import route_params as queries
@@ -23,6 +24,7 @@ from tsmon.server.answers import (
     AlertsAnswer,
     CriticalEntry,
     HistoryAnswer,
+    IncidentsAnswer,
     LatencyAnswer,
     LogsAnswer,
     NodeAnswer,
@@ -39,8 +41,10 @@ from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.event_log import EventFilter, answers, page_of_events, resolved_alerts
 from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.figures import FigureCache, History
+from tsmon.server.incidents import Sight, Told, incident_answer, sight_returned
 from tsmon.server.live import Live
 from tsmon.server.openapi import document
+from tsmon.server.page import GLANCE, SPARK_STEP, TABLE, GlanceAnswer, Table, TableAnswer, glance_body
 from tsmon.server.params import BadParameterError
 from tsmon.server.render import (
     DAY,
@@ -87,6 +91,7 @@ class Api:
         source_name: Callable[[], str],
         readiness: Callable[[], Readiness],
         stuck_loop: Callable[[], str | None],
+        told_at: Callable[[], Told],
         demo: bool = False,
     ) -> None:
         self.settings = settings
@@ -99,6 +104,7 @@ class Api:
         self._source_name = source_name
         self._readiness = readiness
         self._stuck_loop = stuck_loop
+        self._told_at = told_at
         self._demo = demo
         self._keys = Classifier(settings).critical_keys
         self.figures = FigureCache(history, clock)
@@ -110,6 +116,7 @@ class Api:
         self._document = Body(b"{}")
         self._steps = 0
         self._changes = 0
+        self._newest_event = 0
         self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
         self._tailscale_versions = Versions(whois, clock)
         monitor.subscribe(self._published)
@@ -130,6 +137,9 @@ class Api:
             Route(f"{base}/nodes/{{node}}", self.node, "One node", NodeDetail),
             Route(f"{base}/critical", self.critical, "The critical roles", dict[str, CriticalEntry]),
             Route(f"{base}/alerts", self.alerts, "The alerts", AlertsAnswer, queries.ALERTS),
+            Route(f"{base}/incidents", self.incidents, "The alerts, joined as in messages", IncidentsAnswer),
+            Route(f"{base}/glance", self.glance, "The dashboard's first glance", GlanceAnswer, GLANCE),
+            Route(f"{base}/table", self.table, "The dashboard's table", TableAnswer, TABLE),
             Route(f"{base}/logs", self.logs, "The event log, newest first", LogsAnswer, queries.LOGS),
             Route(f"{base}/uptime/{{node}}", self.uptime, "Uptime of a node", UptimeAnswer, queries.UPTIME),
             Route(f"{base}/history", self.history, "State bars", HistoryAnswer, queries.HISTORY),
@@ -202,6 +212,41 @@ class Api:
 
         return await reply(request, await _off_loop(len(shown), make))
 
+    async def incidents(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await reply(request, Body(encode(self._incidents_answer())))
+
+    async def glance(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+        figures = await self.figures.get()
+        view, alerts, keys = self._monitor.view, self._alerts(), self._keys
+        sparks = None
+        if values["sparks"]:
+            ids = [node.id for node in view.nodes.values() if node.role.critical][:_MANY]
+            now = self._clock.wall()
+            lines = await self._embedded.latency_lines(ids, now - DAY, now, SPARK_STEP)
+            sparks = {id_: [(rfc3339(at), ms) for at, ms in line] for id_, line in lines.items()}
+        answer = GlanceAnswer(
+            summary=self._summary(),
+            incidents=self._incidents_answer(),
+            warnings=self._readiness().parts.get("warnings", []),
+            newest_event=str(self._newest_event),
+            sparks=sparks,
+            critical={},
+        )
+        body = await _off_loop(len(view.nodes), lambda: glance_body(answer, view, keys, alerts, figures))
+        return await reply(request, body)
+
+    async def table(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+        figures = await self.figures.get()
+        view, alerts = self._monitor.view, self._alerts()
+        found = await _off_loop(len(view.nodes), lambda: Table(view, alerts, figures, values))
+        bars, times = {}, None
+        if values["bars"]:
+            now = self._clock.wall()
+            bounds = [now - DAY + DAY * n / 48 for n in range(49)]
+            times = [rfc3339(bound) for bound in bounds]
+            bars = await self._history.bars(bounds, {node.id for node in found.page})
+        return await reply(request, await _off_loop(len(view.nodes), lambda: found.body(bars, times)))
+
     async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         chosen = EventFilter(
             severity=values["severity"],
@@ -268,15 +313,16 @@ class Api:
 
     async def _history_body(self, values: dict[str, Any], figures: Figures) -> Body:
         view = self._monitor.view
-        chosen = await _off_loop(len(view.nodes), lambda: choose_nodes(view, values, figures))
-        page = page_of(chosen, values)
+        alerts = NodeAlerts(self._alerts())
+        chosen = await _off_loop(len(view.nodes), lambda: choose_nodes(view, alerts, values, figures))
+        shown = page_of(chosen, values)
         now = self._clock.wall()
         start, count = now - values["window"], values["buckets"]
         bounds = [start + values["window"] * n / count for n in range(count + 1)]
-        everyone = len(page) == len(view.nodes)
-        found = await self._history.bars(bounds, None if everyone else {node.id for node in page})
+        everyone = len(shown) == len(view.nodes)
+        found = await self._history.bars(bounds, None if everyone else {node.id for node in shown})
         kind, total = self._history.kind(start), len(chosen)
-        return await _off_loop(len(page), lambda: history_body(page, found, bounds, kind, total))
+        return await _off_loop(len(shown), lambda: history_body(shown, found, bounds, kind, total))
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
@@ -359,6 +405,17 @@ class Api:
     def _alerts(self) -> list[Alert]:
         return list(self._monitor.alerts.values())
 
+    def _incidents(self) -> list[Incident]:
+        return join_alerts(self._alerts(), self._monitor.view, self.settings.group_wait)
+
+    def _sight(self) -> Sight | None:
+        return sight_returned(self._alerts(), self._monitor.view, self.settings.blind_after)
+
+    def _incidents_answer(self) -> IncidentsAnswer:
+        sight, told = self._sight(), self._told_at()
+        rows = [incident_answer(incident, told, sight) for incident in self._incidents()]
+        return IncidentsAnswer(rows, len(rows), rfc3339(self._monitor.view.as_of))
+
     def _made_of(self) -> tuple[int, ...]:
         """What the answers about the present are made of: when it changes they are made anew."""
         return self._monitor.view.version, self._steps, self.figures.version
@@ -369,6 +426,8 @@ class Api:
             answer = summary_answer(
                 self._monitor.view,
                 self._alerts(),
+                self._incidents(),
+                self._sight(),
                 source=self._source_name(),
                 version=__version__,
                 demo=self._demo,
@@ -378,6 +437,8 @@ class Api:
 
     def _published(self, published: Published) -> None:
         self._steps += 1
+        if published.events:
+            self._newest_event = published.events[-1].id
         if any(event.event_type != "health_check" for event in published.events):
             self._changes += 1
             self.figures.expire()

@@ -10,9 +10,10 @@ from tests.support.virtual import VirtualClock, run_virtual
 from tests.support.world import settings
 from tsmon.classify import Classifier
 from tsmon.demo.tailnet import SimTailnet
+from tsmon.monitor.cause import common_cause
+from tsmon.monitor.incidents import WINDOW
 from tsmon.monitor.state import Node
-from tsmon.notify.cause import common_cause
-from tsmon.notify.grouping import WINDOW, Draft, Groups, load_groups
+from tsmon.notify.grouping import Draft, Groups, load_groups
 from tsmon.source.status import Decoder
 
 

@@ -2,11 +2,17 @@
 
 from typing import Any
 
+import msgspec
+
+from tests.support.facts import facts
+from tsmon.classify import Classifier
+from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.state import View
+from tsmon.monitor.state import Node, State, View
 from tsmon.source.status import Tailnet
 
 NOW = 1_790_000_000.0
+ROLES = Classifier(Settings())
 
 
 def alert(id_: int = 1, **fields: Any) -> Alert:
@@ -40,3 +46,19 @@ def view() -> View:
         tun=True,
         excluded=0,
     )
+
+
+def tailnet(*names: str, state: State = "offline", **values: object) -> View:
+    """A view of nodes in one state."""
+    nodes = {}
+    for name in names:
+        found = facts(name, id=name, **values)
+        node = Node(facts=found, role=ROLES.role(found), first_seen=0.0, state=state)
+        nodes[node.id] = node
+    return msgspec.structs.replace(view(), nodes=nodes)
+
+
+def of(view_: View, name: str) -> dict[str, Any]:
+    """The fields of a warning about a node of `view_`."""
+    node = next(node for node in view_.nodes.values() if node.hostname == name)
+    return {"node_id": node.id, "hostname": name, "severity": "warning"}

@@ -71,6 +71,7 @@ def node(hostname: str, **values: Any) -> dict[str, Any]:
         "uptime_7d": None,
         "uptime_30d": None,
         "coverage_24h": 100.0,
+        "watched_since": None,
         "latency_ms": None,
         "path": None,
         "relay": None,
@@ -205,6 +206,9 @@ class FakeApi:
             tailnet="factory.example",
             version="1",
             demo=False,
+            headline="All 3 critical nodes online",
+            level="healthy",
+            sees_again_since=None,
         )
         return _builtins(summary) | self.changes
 

@@ -123,6 +123,7 @@ class Daemon:
             source_name=lambda: self.source.name,
             readiness=self.readiness,
             stuck_loop=self.loops.stuck,
+            told_at=self.notifier.told_at,
             demo=self.demo,
         )
         self._metrics = Metrics(self._scrape)

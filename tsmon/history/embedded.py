@@ -82,6 +82,31 @@ class EmbeddedHistory:
 
         return await self._store.read(read)
 
+    async def latency_lines(
+        self, node_ids: Sequence[str], start: float, end: float, step: float
+    ) -> dict[str, list[tuple[float, float | None]]]:
+        """The mean latency of each node per `step` seconds, None where every ping was lost. Raises
+        StoreError."""
+
+        def read(db: sqlite3.Connection) -> dict[str, list[tuple[float, float | None]]]:
+            means = (
+                "SELECT n.id, cast(l.time / ? AS INTEGER) * ? AS t, avg(l.mean_ms)"
+                " FROM latency l JOIN nodes n ON n.num = l.node"
+            )
+            found: dict[str, list[tuple[float, float | None]]] = {}
+            for at in range(0, len(node_ids), _CHUNK):
+                part = node_ids[at : at + _CHUNK]
+                marks = ",".join("?" * len(part))
+                rows = db.execute(
+                    f"{means} WHERE n.id IN ({marks}) AND l.time BETWEEN ? AND ? GROUP BY n.id, t ORDER BY t",
+                    (step, step, *part, start, end),
+                )
+                for id_, time, mean in rows:
+                    found.setdefault(id_, []).append((time, mean))
+            return found
+
+        return await self._store.read(read)
+
 
 def _each(
     db: sqlite3.Connection,

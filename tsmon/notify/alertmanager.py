@@ -72,6 +72,11 @@ class AlertmanagerLine:
         """Alerts whose records are needed."""
         return set(self._posted.labels)
 
+    @property
+    def told_at(self) -> Mapping[int, float]:
+        """Alertmanager tells people in its own time, which tsmon does not know."""
+        return {}
+
     def post(self, notice: Notice) -> None:
         """Alertmanager takes alerts only; another channel's failure is in /readyz and /metrics."""
 

@@ -10,10 +10,11 @@ import msgspec
 from tsmon.base.clock import Moment
 from tsmon.config import Channel
 from tsmon.monitor.alerts import Alert
+from tsmon.monitor.cause import common_cause
+from tsmon.monitor.incidents import OUTAGES, stream_of
 from tsmon.monitor.state import Node, View
-from tsmon.notify.cause import common_cause
 from tsmon.notify.grouping import Draft, Group, load_groups
-from tsmon.notify.notice import OUTAGES, Entry, Notice, NoticeKind, Phase, stream_of
+from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
 from tsmon.notify.selection import Selector
 
 MOST_WAITING = 1000

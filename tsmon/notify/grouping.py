@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from tsmon.monitor.incidents import WINDOW
 from tsmon.notify.notice import NoticeKind
 
-WINDOW = 300.0
-"""Seconds after the message in which siblings make an update; recoveries wait as long for each other."""
 _EPSILON = 1e-6
 
 

@@ -3,7 +3,7 @@ order, at least once."""
 
 import asyncio
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -69,6 +69,11 @@ class MessageLine:
     def alerts(self) -> set[int]:
         """Alerts whose records are needed."""
         return self.desk.alerts
+
+    @property
+    def told_at(self) -> Mapping[int, float]:
+        """Alerts that the channel was told of -> when last (Unix seconds)."""
+        return self.desk.told
 
     def post(self, notice: Notice) -> None:
         """A notice that no alert made; it is stored with the next step."""

@@ -4,13 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from tsmon.monitor.alerts import Alert
-
 Phase = Literal["fell", "back", "still"]
 """fell: it is news that the condition holds. back: that it ended. still: said before, and it lasts."""
 NoticeKind = Literal["alert", "update", "recovery", "reminder", "quiet_over", "channel", "test"]
-
-OUTAGES = ("node_offline", "node_detached", "node_missing", "node_flapping")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,10 +34,3 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str = ""
     words: str = ""
     """Title and text of a notice that is not about alerts."""
-
-
-def stream_of(alert: Alert) -> str:
-    """Alerts of one stream may share a message; those of different ones are different stories."""
-    if alert.kind in OUTAGES:
-        return "outage"
-    return "monitor" if alert.is_own else alert.kind

@@ -45,6 +45,8 @@ class Line(Protocol):
 
     @property
     def alerts(self) -> set[int]: ...
+    @property
+    def told_at(self) -> Mapping[int, float]: ...
     def post(self, notice: Notice) -> None: ...
     def step(self, news: News, batch: Batch, remind_every: float) -> None: ...
     def release(self) -> None: ...
@@ -298,6 +300,10 @@ class Notifier:
     def names(self) -> list[str]:
         """The channels."""
         return list(self.lines)
+
+    def told_at(self) -> dict[str, Mapping[int, float]]:
+        """By channel: alerts that it was told of -> when last (Unix seconds)."""
+        return {line.name: line.told_at for line in self.lines.values()}
 
     @property
     def silences(self) -> list[Silence]:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from tsmon.base.text import length_words
 from tsmon.monitor.alerts import Alert
+from tsmon.monitor.incidents import OUTAGES
 from tsmon.monitor.state import View
-from tsmon.notify.notice import OUTAGES, Entry, Notice
+from tsmon.notify.notice import Entry, Notice
 
 MOST_LINES = 12
 """Alerts with a line of their own; of more only the names are given."""

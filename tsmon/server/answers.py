@@ -46,6 +46,45 @@ class SummaryAnswer(msgspec.Struct):
     tailnet: str | None
     version: str
     demo: bool
+    headline: str
+    """The state of everything in one line; times in it are RFC 3339."""
+    level: Literal["healthy", "degraded", "critical", "unknown"]
+    """The worse of `status` and the worst firing alert that is not silenced."""
+    sees_again_since: str | None
+    """While sight after a blindness settles."""
+
+
+class NotifiedAnswer(msgspec.Struct):
+    channel: str
+    at: str | None
+
+
+class IncidentAnswer(msgspec.Struct, kw_only=True):
+    id: str
+    """That of its oldest alert."""
+    severity: Literal["warning", "critical"]
+    kind: str
+    cause: str
+    """What the nodes have in common: `tag:rack-a`; "" when nothing."""
+    since: str | None
+    count: int
+    nodes: list[str]
+    """The first 100 hostnames, critical nodes first."""
+    notified: list[NotifiedAnswer]
+    alerts: list[str]
+    message: str
+    critical: bool
+    """A critical node is among them."""
+    calm: bool
+    """All of it is acknowledged or silenced."""
+    acknowledged_by: str | None
+    silenced_until: str | None
+
+
+class IncidentsAnswer(msgspec.Struct):
+    incidents: list[IncidentAnswer]
+    total: int
+    as_of: str | None
 
 
 class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten thousand; holds no cycles
@@ -73,6 +112,8 @@ class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten tho
     uptime_7d: float | None
     uptime_30d: float | None
     coverage_24h: float | None
+    watched_since: str | None
+    """Start of observation, at most 30 days ago."""
     latency_ms: float | None
     path: Literal["direct", "relay", "peer_relay"] | None
     relay: str | None

@@ -18,8 +18,8 @@ _OPEN_LIST = b"[]}"
 
 def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: dict[str, Any]) -> Body:
     """The nodes that the parameters of /nodes choose."""
-    chosen = choose_nodes(view, values, figures)
     of_nodes = NodeAlerts(alerts)
+    chosen = choose_nodes(view, of_nodes, values, figures)
     rows = (node_fields(node, view, of_nodes, figures) for node in page_of(chosen, values))
     names = values["fields"]
     shown = ({n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows)

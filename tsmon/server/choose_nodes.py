@@ -1,14 +1,16 @@
 """Which nodes a list shows, and in which order. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tsmon.monitor.state import Node, View
 from tsmon.server.params import Param
-from tsmon.server.render import NO_FIGURES, Figures
+from tsmon.server.render import NO_FIGURES, Figures, NodeAlerts
 
 SORTS = tuple(
-    sign + name for name in ("hostname", "state", "uptime", "latency", "last_seen") for sign in ("", "-")
+    sign + name
+    for name in ("hostname", "state", "uptime", "latency", "last_seen", "trouble")
+    for sign in ("", "-")
 )
 NODE_FILTERS = (
     Param("state", "choice", "only nodes in this state", "", choices=("", "online", "offline", "unknown")),
@@ -20,30 +22,45 @@ NODE_FILTERS = (
         choices=("", "production", "development", "git", "other"),
     ),
     Param("tag", "text", "only nodes with this tag (with or without `tag:`)", ""),
-    Param("q", "text", "only nodes with this text in their hostname", ""),
+    Param("user", "text", "only nodes of this owner", ""),
+    Param("role", "text", "only nodes of this role", ""),
+    Param("alerting", "bool", "only nodes with (or without) a firing alert"),
+    Param("flapping", "bool", "only nodes that come and go (or do not)"),
+    Param("silenced", "bool", "only nodes whose alert is silenced (or is not)"),
+    Param("relayed", "bool", "only nodes that are reached over a relay (or are not)"),
+    Param("key_soon", "bool", "only nodes whose key expires within 14 days (or does not)"),
+    Param("q", "text", "only nodes with each of these words in name, address, tag, owner, OS or reason", ""),
 )
+GROUPS = ("", "role", "tag", "user")
+KEY_SOON = 14 * 86400.0
+"""Seconds before the expiry of a key that are soon."""
 _STATE_ORDER = {"offline": 0, "unknown": 1, "online": 2}
+_FLAGS = ("alerting", "flapping", "silenced", "relayed", "key_soon")
 
 
-def choose_nodes(view: View, values: dict[str, Any], figures: Figures) -> list[Node]:
+def choose_nodes(view: View, alerts: NodeAlerts, values: dict[str, Any], figures: Figures) -> list[Node]:
     """The nodes that the parameters choose: critical ones first, by hostname, unless `sort` is given."""
     tag = values["tag"]
     tag = tag if not tag or tag.startswith("tag:") else f"tag:{tag}"
-    text = values["q"].casefold()
+    words = values["q"].casefold().split()
     state, node_type = values["state"], values["node_type"]
+    flags = {name: values[name] for name in _FLAGS if values[name] is not None}
     chosen = [
         node
         for node in view.nodes.values()
         if (not values["project_only"] or node.role.critical)
         and (not node_type or node.role.node_type == node_type)
         and (not tag or tag in node.facts.tags)
-        and (not text or text in node.hostname.casefold())
+        and (not values["user"] or node.facts.user == values["user"])
+        and (not values["role"] or node.role.name == values["role"])
         and (not state or view.shown(node).state == state)
+        and (not words or _has_words(node, view, words))
+        and all(has_flag(name, node, view, alerts) == wanted for name, wanted in flags.items())
     ]
     chosen.sort(key=lambda node: (not node.role.critical, node.hostname))
     if values["sort"]:
         name = values["sort"].removeprefix("-")
-        key = _sort_key(name, view, figures)
+        key = _sort_key(name, view, alerts, figures)
         # Nodes without the figure stand last in either order.
         known = [node for node in chosen if key(node) is not None]
         known.sort(key=key, reverse=values["sort"].startswith("-"))
@@ -51,12 +68,68 @@ def choose_nodes(view: View, values: dict[str, Any], figures: Figures) -> list[N
     return chosen
 
 
-def _sort_key(name: str, view: View, figures: Figures) -> Callable[[Node], Any]:
+def has_flag(name: str, node: Node, view: View, alerts: NodeAlerts) -> bool:
+    """Whether one of the yes-or-no filters holds for `node`."""
+    match name:
+        case "alerting":
+            return alerts.worst(node.id) is not None
+        case "flapping":
+            return alerts.is_flapping(node.id)
+        case "silenced":
+            return alerts.silenced_until(node.id) is not None
+        case "relayed":
+            return view.shown(node).state == "online" and node.reach.path in ("relay", "peer_relay")
+    expiry = node.facts.key_expiry
+    return expiry is not None and view.now <= expiry <= view.now + KEY_SOON
+
+
+def count_flags(nodes: Iterable[Node], view: View, alerts: NodeAlerts) -> dict[str, int]:
+    """How many of `nodes` each of the yes-or-no filters would choose."""
+    counts = dict.fromkeys(_FLAGS, 0)
+    for node in nodes:
+        for name in _FLAGS:
+            counts[name] += has_flag(name, node, view, alerts)
+    return counts
+
+
+def group_of(node: Node, kind: str) -> str:
+    """The section of `node` in a list by `role`, `tag` (its first) or `user`; "" for none of that kind."""
+    if kind == "role":
+        return node.role.name
+    if kind == "tag":
+        return min(node.facts.tags, default="")
+    return "" if node.facts.tagged else node.facts.user
+
+
+def in_groups(nodes: Sequence[Node], kind: str) -> dict[str, list[Node]]:
+    """The sections of the list, each in the order of `nodes`: those with critical nodes first, then by name,
+    what belongs to none last."""
+    found: dict[str, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(group_of(node, kind), []).append(node)
+    critical = {name for name, members in found.items() if any(node.role.critical for node in members)}
+    return {name: found[name] for name in sorted(found, key=lambda n: (not n, n not in critical, n))}
+
+
+def _has_words(node: Node, view: View, words: Sequence[str]) -> bool:
+    facts = node.facts
+    texts = (facts.hostname, facts.dns_name, facts.user, facts.os, *facts.ips, *facts.tags)
+    text = "\n".join((*texts, view.shown(node).reason or "")).casefold()
+    return all(word in text for word in words)
+
+
+def _sort_key(name: str, view: View, alerts: NodeAlerts, figures: Figures) -> Callable[[Node], Any]:
+    def trouble(node: Node) -> tuple[bool, bool, int, str]:
+        state = view.shown(node).state
+        urgent = alerts.worst(node.id) is not None or (node.role.critical and state != "online")
+        return not urgent, not node.role.critical, _STATE_ORDER[state], node.hostname
+
     keys: dict[str, Callable[[Node], Any]] = {
         "hostname": lambda node: node.hostname,
         "state": lambda node: _STATE_ORDER[view.shown(node).state],
         "uptime": lambda node: figures.get(node.id, NO_FIGURES)[0],
         "latency": lambda node: view.measured(node).latency_ms,
         "last_seen": view.last_seen,
+        "trouble": trouble,
     }
     return keys[name]

@@ -7,6 +7,7 @@ from tsmon.base.clock import rfc3339
 from tsmon.history.uptime import Bars, Outage, Uptime
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import LatencyRow
+from tsmon.monitor.incidents import Incident
 from tsmon.monitor.state import Event, Node, View
 from tsmon.server.answers import (
     AlertAnswer,
@@ -22,6 +23,7 @@ from tsmon.server.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
+from tsmon.server.incidents import Sight, headline
 
 DAY = 86400.0
 WINDOWS = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
@@ -32,9 +34,17 @@ NO_FIGURES = (None, None, None, None)
 
 
 def summary_answer(
-    view: View, alerts: Iterable[Alert], *, source: str, version: str, demo: bool
+    view: View,
+    alerts: Sequence[Alert],
+    incidents: Sequence[Incident],
+    sight: Sight | None,
+    *,
+    source: str,
+    version: str,
+    demo: bool,
 ) -> SummaryAnswer:
     health = view.health()
+    line, level = headline(view, health, incidents, sight)
     blind = view.blind
     return SummaryAnswer(
         total_nodes=health.total,
@@ -57,6 +67,9 @@ def summary_answer(
         tailnet=view.tailnet.name if view.tailnet is not None else None,
         version=version,
         demo=demo,
+        headline=line,
+        level=level,
+        sees_again_since=None if sight is None else rfc3339(sight.since),
     )
 
 
@@ -117,6 +130,7 @@ def node_fields(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         "uptime_7d": up_7d,
         "uptime_30d": up_30d,
         "coverage_24h": coverage,
+        "watched_since": rfc3339(max(node.first_seen, view.now - WINDOWS["30d"])),
         "latency_ms": measured.latency_ms,
         "path": measured.path,
         "relay": facts.relay or None,

@@ -15,7 +15,8 @@ _FEWEST = 2
 
 def common_cause(fallen: Iterable[Node], standing: Iterable[Node]) -> str:
     """What most of the fallen share and few of the standing have, as `tag:rack-a` or `owner alice@…`; "" when
-    there is nothing of that kind. The one that tells them apart best wins."""
+    there is nothing of that kind. The one that tells them apart best wins,
+    a role last: it follows from the others."""
     down = list(fallen)
     if len(down) < _FEWEST:
         return ""
@@ -30,7 +31,7 @@ def common_cause(fallen: Iterable[Node], standing: Iterable[Node]) -> str:
         others.update(candidates.intersection(_traits(node)))
     return min(
         (trait for trait in candidates if others[trait] < MOST_STANDING * up),
-        key=lambda trait: (others[trait] / up - traits[trait] / len(down), trait),
+        key=lambda trait: (others[trait] / up - traits[trait] / len(down), trait.startswith("role "), trait),
         default="",
     )
 

@@ -1,0 +1,96 @@
+"""What the dashboard asks for: one glance, one table."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.site import PROD, Site, site
+
+GLANCE = "/health-monitoring/glance"
+TABLE = "/health-monitoring/table"
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path, offline_after="0s") as found:
+        yield found
+
+
+def names(answer: dict[str, Any]) -> list[str]:
+    return [node["hostname"] for node in answer["nodes"]]
+
+
+async def test_the_glance_is_the_other_answers_in_one(here: Site) -> None:
+    here.tailnet.off(PROD)
+    await here.poll()
+    found = await here.get(GLANCE)
+    assert found["summary"] == await here.get("/health-monitoring/summary")
+    assert found["critical"] == await here.get("/health-monitoring/critical")
+    assert found["incidents"] == await here.get("/health-monitoring/incidents")
+    assert found["summary"]["headline"].startswith(f"{PROD} is down since ")
+    assert found["summary"]["level"] == "critical"
+    assert found["sparks"] is None
+    assert int(found["newest_event"]) > 0
+    assert (await here.get(GLANCE + "?sparks=true"))["sparks"] == {}
+
+
+async def test_trouble_stands_first(here: Site) -> None:
+    here.tailnet.off("dev", "alices-laptop")
+    await here.poll()
+    assert names(await here.get(TABLE)) == ["dev", PROD, "git", "alices-laptop"]
+
+
+async def test_sections_are_counted_and_folded(here: Site) -> None:
+    here.tailnet.add("web", tags=["tag:server"])
+    here.tailnet.off("web")
+    await here.poll()
+    found = await here.get(TABLE + "?group=role")
+    assert [(s["name"], s["total"], s["online"], s["alerting"]) for s in found["sections"]] == [
+        ("dev", 1, 1, 0),
+        ("git", 1, 1, 0),
+        ("prod", 1, 1, 0),
+        ("device", 1, 1, 0),
+        ("server", 1, 0, 1),
+    ]
+    folded = await here.get(TABLE + "?group=role&folded=dev,git,server")
+    assert (folded["total"], folded["rows"], names(folded)) == (5, 2, [PROD, "alices-laptop"])
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("q=tag:server", ["web"]),
+        ("q=LINUX web", ["web"]),
+        ("q=web nothing", []),
+        ("alerting=true", ["web"]),
+        ("role=server", ["web"]),
+        ("user=nobody", []),
+        ("key_soon=true", []),
+        ("silenced=true", []),
+        ("flapping=true", []),
+        ("relayed=true", []),
+    ],
+)
+async def test_what_is_searched(here: Site, query: str, expected: list[str]) -> None:
+    here.tailnet.add("web", tags=["tag:server"])
+    here.tailnet.off("web")
+    await here.poll()
+    assert names(await here.get(f"{TABLE}?{query}")) == expected
+
+
+async def test_an_address_and_a_reason_are_found(here: Site) -> None:
+    here.tailnet.off("git")
+    await here.poll()
+    (git,) = (await here.get(TABLE + "?q=control"))["nodes"]
+    assert git["hostname"] == "git"
+    assert names(await here.get(f"{TABLE}?q={git['ip']}")) == ["git"]
+
+
+async def test_bars_and_facets_come_when_they_are_asked_for(here: Site) -> None:
+    plain = await here.get(TABLE)
+    assert [plain[name] for name in ("bounds", "bars", "tags", "users", "roles")] == [None] * 5
+    full = await here.get(TABLE + "?bars=true&facets=true&limit=2")
+    assert (len(full["bounds"]), len(full["bars"]), len(full["nodes"]), full["rows"]) == (49, 2, 2, 4)
+    assert full["roles"] == ["dev", "device", "git", "prod"]
