@@ -36,26 +36,33 @@ async def test_the_glance_is_the_other_answers_in_one(here: Site) -> None:
     assert (await here.get(GLANCE + "?sparks=true"))["sparks"] == {}
 
 
+async def web_is_down(here: Site) -> None:
+    """A server that was online, with its alert."""
+    here.tailnet.add("web", tags=["tag:server"])
+    await here.poll()
+    here.tailnet.off("web")
+    await here.poll()
+    await here.until(lambda: any(a.state == "firing" for a in here.daemon.monitor.alerts.values()))
+
+
 async def test_trouble_stands_first(here: Site) -> None:
     here.tailnet.off("dev", "alices-laptop")
     await here.poll()
-    assert names(await here.get(TABLE)) == ["dev", PROD, "git", "alices-laptop"]
+    assert names(await here.get(TABLE)) == ["dev", PROD, "git", "alices-laptop", "monitor"]
 
 
 async def test_sections_are_counted_and_folded(here: Site) -> None:
-    here.tailnet.add("web", tags=["tag:server"])
-    here.tailnet.off("web")
-    await here.poll()
+    await web_is_down(here)
     found = await here.get(TABLE + "?group=role")
     assert [(s["name"], s["total"], s["online"], s["alerting"]) for s in found["sections"]] == [
         ("dev", 1, 1, 0),
         ("git", 1, 1, 0),
         ("prod", 1, 1, 0),
-        ("device", 1, 1, 0),
+        ("device", 2, 2, 0),
         ("server", 1, 0, 1),
     ]
     folded = await here.get(TABLE + "?group=role&folded=dev,git,server")
-    assert (folded["total"], folded["rows"], names(folded)) == (5, 2, [PROD, "alices-laptop"])
+    assert (folded["total"], folded["rows"], names(folded)) == (6, 3, [PROD, "alices-laptop", "monitor"])
 
 
 @pytest.mark.parametrize(
@@ -74,9 +81,7 @@ async def test_sections_are_counted_and_folded(here: Site) -> None:
     ],
 )
 async def test_what_is_searched(here: Site, query: str, expected: list[str]) -> None:
-    here.tailnet.add("web", tags=["tag:server"])
-    here.tailnet.off("web")
-    await here.poll()
+    await web_is_down(here)
     assert names(await here.get(f"{TABLE}?{query}")) == expected
 
 
@@ -92,5 +97,5 @@ async def test_bars_and_facets_come_when_they_are_asked_for(here: Site) -> None:
     plain = await here.get(TABLE)
     assert [plain[name] for name in ("bounds", "bars", "tags", "users", "roles")] == [None] * 5
     full = await here.get(TABLE + "?bars=true&facets=true&limit=2")
-    assert (len(full["bounds"]), len(full["bars"]), len(full["nodes"]), full["rows"]) == (49, 2, 2, 4)
+    assert (len(full["bounds"]), len(full["bars"]), len(full["nodes"]), full["rows"]) == (49, 2, 2, 5)
     assert full["roles"] == ["dev", "device", "git", "prod"]

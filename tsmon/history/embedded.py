@@ -23,6 +23,8 @@ from tsmon.monitor.batch import LatencyRow
 
 T = TypeVar("T")
 _OPEN = float("inf")
+_AT_ONCE = 500
+"""Nodes that one statement names."""
 
 
 class EmbeddedHistory:
@@ -94,8 +96,8 @@ class EmbeddedHistory:
                 " FROM latency l JOIN nodes n ON n.num = l.node"
             )
             found: dict[str, list[tuple[float, float | None]]] = {}
-            for at in range(0, len(node_ids), _CHUNK):
-                part = node_ids[at : at + _CHUNK]
+            for at in range(0, len(node_ids), _AT_ONCE):
+                part = node_ids[at : at + _AT_ONCE]
                 marks = ",".join("?" * len(part))
                 rows = db.execute(
                     f"{means} WHERE n.id IN ({marks}) AND l.time BETWEEN ? AND ? GROUP BY n.id, t ORDER BY t",
