@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.facts import facts
 from tests.support.paths import ROOT
 from tsmon.classify import Classifier
-from tsmon.config import RoleRule, Settings, load
+from tsmon.config import RoleSettings, Settings, load
 
 DOCS = ROOT / "docs" / "configuration.md"
 
@@ -78,7 +78,7 @@ def test_what_the_default_roles_ask_for() -> None:
 def test_a_machine_shared_in_is_a_device_unless_a_rule_says_otherwise() -> None:
     shared: dict[str, Any] = {"shared": True, "tags": ("tag:x",)}
     assert role_name("git.other.ts.net", **shared) == "device"
-    rule = RoleRule(name="theirs", hosts=("git.other.ts.net",))
+    rule = RoleSettings(name="theirs", hosts=("git.other.ts.net",))
     assert role_name("git.other.ts.net", Settings(roles=(rule,)), **shared) == "theirs"
 
 
@@ -89,7 +89,7 @@ def test_another_project() -> None:
 
 
 def test_without_the_default_roles_only_the_rules_make_critical_nodes() -> None:
-    rule = RoleRule(name="db", hosts=("db*",), critical=True, node_type="production", key="data")
+    rule = RoleSettings(name="db", hosts=("db*",), critical=True, node_type="production", key="data")
     settings = Settings(default_roles=False, roles=(rule,))
     assert [role_name(name, settings) for name in ("git", "chocolate-factory", "db1")] == [
         "device",
@@ -101,16 +101,18 @@ def test_without_the_default_roles_only_the_rules_make_critical_nodes() -> None:
 
 
 def test_left_out_means_the_contracts_defaults() -> None:
-    role = Classifier(Settings(roles=(RoleRule(name="r"),), offline_after=9.0)).role(facts("git"))
+    role = Classifier(Settings(roles=(RoleSettings(name="r"),), offline_after=9.0)).role(facts("git"))
     assert (role.name, role.node_type, role.key, role.critical) == ("r", "other", "", False)
     assert (role.alert, role.ping, role.offline_after) == ("warning", False, 9.0)
     assert role.key_expiry_steps == Settings().key_expiry_steps
-    critical = Classifier(Settings(roles=(RoleRule(name="r", critical=True),))).role(facts("git"))
+    critical = Classifier(Settings(roles=(RoleSettings(name="r", critical=True),))).role(facts("git"))
     assert (critical.key, critical.ping) == ("r", True)
 
 
 def test_what_a_rule_says_beats_the_global_settings() -> None:
-    rule = RoleRule(name="r", critical=True, ping=False, offline_after=1.0, key_expiry_steps=(), alert="none")
+    rule = RoleSettings(
+        name="r", critical=True, ping=False, offline_after=1.0, key_expiry_steps=(), alert="none"
+    )
     role = Classifier(Settings(roles=(rule,))).role(facts("git"))
     assert (role.ping, role.offline_after, role.key_expiry_steps, role.alert) == (False, 1.0, (), "none")
 
@@ -118,27 +120,27 @@ def test_what_a_rule_says_beats_the_global_settings() -> None:
 @pytest.mark.parametrize(
     ("rule", "fits"),
     [
-        (RoleRule(name="r", hosts=("WEB?",)), True),
-        (RoleRule(name="r", hosts=("web",)), False),
-        (RoleRule(name="r", hosts=("x", "web*")), True),
-        (RoleRule(name="r", tags=("tag:S*",)), True),
-        (RoleRule(name="r", tags=("tag:x",)), False),
-        (RoleRule(name="r", os=("macos",)), True),
-        (RoleRule(name="r", os=("DARWIN",)), True),
-        (RoleRule(name="r", os=("linux",)), False),
-        (RoleRule(name="r", users=("*@example.com",)), True),
-        (RoleRule(name="r", users=("bob@*",)), False),
-        (RoleRule(name="r", hosts=("web*",), tags=("tag:server",), os=("darwin",)), True),
-        (RoleRule(name="r", hosts=("web*",), tags=("tag:server",), os=("windows",)), False),
+        (RoleSettings(name="r", hosts=("WEB?",)), True),
+        (RoleSettings(name="r", hosts=("web",)), False),
+        (RoleSettings(name="r", hosts=("x", "web*")), True),
+        (RoleSettings(name="r", tags=("tag:S*",)), True),
+        (RoleSettings(name="r", tags=("tag:x",)), False),
+        (RoleSettings(name="r", os=("macos",)), True),
+        (RoleSettings(name="r", os=("DARWIN",)), True),
+        (RoleSettings(name="r", os=("linux",)), False),
+        (RoleSettings(name="r", users=("*@example.com",)), True),
+        (RoleSettings(name="r", users=("bob@*",)), False),
+        (RoleSettings(name="r", hosts=("web*",), tags=("tag:server",), os=("darwin",)), True),
+        (RoleSettings(name="r", hosts=("web*",), tags=("tag:server",), os=("windows",)), False),
     ],
 )
-def test_all_conditions_of_a_rule_must_hold(rule: RoleRule, fits: bool) -> None:
+def test_all_conditions_of_a_rule_must_hold(rule: RoleSettings, fits: bool) -> None:
     name = role_name("web1", Settings(roles=(rule,)), tags=("tag:a", "tag:server"), os="Darwin")
     assert (name == "r") == fits
 
 
 def test_the_first_rule_that_matches_holds() -> None:
-    rules = (RoleRule(name="one", hosts=("git*",)), RoleRule(name="two", hosts=("*",)))
+    rules = (RoleSettings(name="one", hosts=("git*",)), RoleSettings(name="two", hosts=("*",)))
     settings = Settings(roles=rules)
     assert [role_name(name, settings) for name in ("git1", "x")] == ["one", "two"]
 
@@ -157,7 +159,7 @@ def test_the_bare_substrings_of_the_docs(tmp_path: Path) -> None:
 
 @given(st.text(max_size=80), st.text(max_size=20), st.lists(st.text(max_size=20), max_size=3))
 def test_every_name_has_exactly_one_role(hostname: str, glob: str, tags: list[str]) -> None:
-    settings = Settings(roles=(RoleRule(name="mine", hosts=(glob,)),))
+    settings = Settings(roles=(RoleSettings(name="mine", hosts=(glob,)),))
     name = role_name(hostname, settings, tags=tuple(tags))
     assert name in {"mine", "git", "dev", "prod", "server", "device"}
     if name == "git":

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from tsmon.config import RoleRule, Settings
+from tsmon.config import RoleSettings, Settings
 from tsmon.source.status import OS_LABELS, NodeFacts
 
 NodeType = Literal["production", "development", "git", "other"]
@@ -90,7 +90,7 @@ def _words(hostname: str) -> set[str]:
     return {word.rstrip("0123456789") for word in re.split(r"[\W_]+", hostname.casefold()) if word}
 
 
-def _role_of(rule: RoleRule, settings: Settings) -> Role:
+def _role_of(rule: RoleSettings, settings: Settings) -> Role:
     steps = settings.key_expiry_steps if rule.key_expiry_steps is None else rule.key_expiry_steps
     return Role(
         name=rule.name,
@@ -104,7 +104,7 @@ def _role_of(rule: RoleRule, settings: Settings) -> Role:
     )
 
 
-def _conditions_of(rule: RoleRule) -> "Conditions":
+def _conditions_of(rule: RoleSettings) -> "Conditions":
     return Conditions(hosts=rule.hosts, tags=rule.tags, os=rule.os, users=rule.users)
 
 

@@ -478,9 +478,9 @@ def test_every_setting_is_documented() -> None:
     text = documented()
     missing = [key for key in setting_keys() if f"`{key}`" not in text]
     for table, struct in (
-        ("roles", config.RoleRule),
-        ("notify", config.Channel),
-        ("maintenance", config.Maintenance),
+        ("roles", config.RoleSettings),
+        ("notify", config.ChannelSettings),
+        ("maintenance", config.MaintenanceSettings),
     ):
         missing += [f"{table}.{name}" for name in struct.__struct_fields__ if f"`{name}`" not in text]
     assert not missing

@@ -17,7 +17,7 @@ import structlog
 from tests.support.process import tsmon
 from tests.support.site import site
 from tsmon.base.clock import Clock
-from tsmon.config import Log, load
+from tsmon.config import LogSettings, load
 from tsmon.config.loading import SOCKET
 from tsmon.daemon.logging import configure
 from tsmon.daemon.loops import Loops
@@ -278,7 +278,7 @@ async def test_a_loop_that_ends_by_itself_is_not_started_again() -> None:
 
 async def test_nothing_in_a_log_line_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     for chosen in ("json", "text", "auto"):
-        configure(Log(format=chosen, level="info"))
+        configure(LogSettings(format=chosen, level="info"))
         structlog.get_logger("x").warning("event", hostname="a\x1b[2J\u202eb\nc", number=5)
         structlog.get_logger("x").debug("too quiet to hear")
         secret = "hunter" + "2"

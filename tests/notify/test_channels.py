@@ -20,7 +20,7 @@ from aiosmtpd.controller import Controller
 
 from tests.support.alerts import NOW, alert, view
 from tsmon.base.clock import Clock
-from tsmon.config import Channel, Secret
+from tsmon.config import ChannelSettings, Secret
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
@@ -248,7 +248,7 @@ class FakeOffice:
 
 
 def line(url: str, office: FakeOffice, monitor: str = "rpi", **fields: Any) -> AlertmanagerLine:
-    channel = Channel(name="am", url=Secret(f"alertmanager+{url}"), **fields)
+    channel = ChannelSettings(name="am", url=Secret(f"alertmanager+{url}"), **fields)
     return AlertmanagerLine(channel, None, office, monitor=monitor, link="https://t.example/vpn")
 
 

@@ -9,8 +9,7 @@ from aiohttp import web
 from tests.support.virtual import virtual
 from tests.support.world import running
 from tsmon.base.clock import Clock
-from tsmon.config import Heartbeat as Settings
-from tsmon.config import Secret
+from tsmon.config import HeartbeatSettings, Secret
 from tsmon.notify.heartbeat import Heartbeat, stopped_url
 
 UUID = "0b5c2f6e-6a0e-4c2a-9d0a-1f2e3d4c5b6a"
@@ -44,7 +43,7 @@ async def switch(unused_tcp_port: int) -> AsyncIterator[tuple[Switch, str]]:
 
 
 def heartbeat(url: str, problem: str = "") -> Heartbeat:
-    return Heartbeat(Settings(url=Secret(url)), Clock(), lambda: problem)
+    return Heartbeat(HeartbeatSettings(url=Secret(url)), Clock(), lambda: problem)
 
 
 async def test_a_service_that_wants_post_gets_it(switch: tuple[Switch, str]) -> None:
@@ -113,7 +112,7 @@ async def test_it_beats_every_minute_but_while_blind_or_unable_to_store(tmp_path
         def problem() -> str:
             return world.backlog.error if world.monitor.sees else "blind"
 
-        heart = Heartbeat(Settings(url=Secret("http://127.0.0.1:1/")), world.clock, problem)
+        heart = Heartbeat(HeartbeatSettings(url=Secret("http://127.0.0.1:1/")), world.clock, problem)
         heart._beat = beat  # type: ignore[method-assign]
         await world.run(31)
         world.background(heart.run())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmon.config import Maintenance
+from tsmon.config import MaintenanceSettings
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.notify.quiet import Quiet, window_end
 
@@ -18,8 +18,8 @@ def at(text: str, zone: ZoneInfo = BERLIN) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
 
 
-def weekly(text: str, zone: str = "Europe/Berlin") -> Maintenance:
-    return Maintenance(weekly=text, time_zone=zone)
+def weekly(text: str, zone: str = "Europe/Berlin") -> MaintenanceSettings:
+    return MaintenanceSettings(weekly=text, time_zone=zone)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,9 @@ def test_a_weekly_window_ends_within_a_day_and_an_hour(
 
 
 def test_a_window_with_a_beginning_and_an_end() -> None:
-    window = Maintenance(start="2026-12-24T20:00:00+01:00", end="2026-12-25T08:00", time_zone="Europe/Berlin")
+    window = MaintenanceSettings(
+        start="2026-12-24T20:00:00+01:00", end="2026-12-25T08:00", time_zone="Europe/Berlin"
+    )
     assert window_end(window, at("2026-12-24T19:59")) is None
     assert window_end(window, at("2026-12-24T20:00")) == at("2026-12-25T08:00")
     assert window_end(window, at("2026-12-25T08:00")) is None

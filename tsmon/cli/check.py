@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from tsmon.cli.client import Api, client_options, connect
+from tsmon.cli.client import ApiClient, client_options, connect
 from tsmon.cli.picture import state_words
 from tsmon.cli.terminal import plain
 
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
     text: str
 
 
-class Result(NamedTuple):
+class CheckOutcome(NamedTuple):
     """The outcome: what is told when all is well, problems, performance data."""
 
     fine: str
@@ -94,7 +94,7 @@ def _clean(text: str) -> str:
     return plain(text, 2000).replace("|", "/")
 
 
-async def _look(url: str | None, timeout: float, host: str | None, *, critical_only: bool) -> Result:
+async def _look(url: str | None, timeout: float, host: str | None, *, critical_only: bool) -> CheckOutcome:
     begun = time.monotonic()
     async with connect(url, timeout) as api:
         summary = await api.get("summary")
@@ -108,7 +108,9 @@ async def _look(url: str | None, timeout: float, host: str | None, *, critical_o
     return result._replace(perfdata=[*result.perfdata, f"time={time.monotonic() - begun:.3f}s;;;0"])
 
 
-async def _missing(api: Api, summary: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _missing(
+    api: ApiClient, summary: dict[str, Any], nodes: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """One entry for each critical role that lost its node: the alert that tells it, or nothing but that."""
     listed = sum(bool(node["critical"]) and node["state"] == "offline" for node in nodes)
     lost = int(summary["critical_nodes"]["offline"]) - listed
@@ -126,7 +128,7 @@ def judge(
     now: float,
     *,
     critical_only: bool,
-) -> Result:
+) -> CheckOutcome:
     """The outcome for the tailnet as a whole."""
     problems = [problem for node in nodes if (problem := _problem(node, now))]
     for alert in missing:
@@ -141,7 +143,7 @@ def judge(
     fine = f"{critical['online']} of {critical['total']} critical nodes online"
     if not critical_only:
         fine += f", {summary['online_nodes']} of {summary['total_nodes']} nodes online"
-    return Result(fine, problems, _perfdata(summary, critical_only=critical_only))
+    return CheckOutcome(fine, problems, _perfdata(summary, critical_only=critical_only))
 
 
 def _problem(node: dict[str, Any], now: float) -> Problem | None:
@@ -162,7 +164,7 @@ def is_detached(node: dict[str, Any]) -> bool:
     return node["state"] == "offline" and node["reason"] == "control" and node["reachable"] is True
 
 
-def judge_node(node: dict[str, Any], summary: dict[str, Any], now: float) -> Result:
+def judge_node(node: dict[str, Any], summary: dict[str, Any], now: float) -> CheckOutcome:
     """The outcome for one node, as critical as it is asked for."""
     problem = _problem(node | {"critical": True}, now)
     if problem and problem.code == UNKNOWN and summary["blind"]:
@@ -172,7 +174,7 @@ def judge_node(node: dict[str, Any], summary: dict[str, Any], now: float) -> Res
     for label, key, unit in (("latency", "latency_ms", "ms"), ("uptime_24h", "uptime_24h", "%")):
         perfdata.append(f"{label}={_number(node[key], unit)}")
     fine = f"{node['hostname']} ({node['node_type']}) {state_words(node, now)}"
-    return Result(fine, [problem] if problem else [], perfdata)
+    return CheckOutcome(fine, [problem] if problem else [], perfdata)
 
 
 def _number(value: object, unit: str) -> str:

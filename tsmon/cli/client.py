@@ -71,7 +71,7 @@ def _reachable(url: str) -> str:
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-class Api:
+class ApiClient:
     """An open connection to tsmon. Made by `connect`."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(url: str | None, timeout: float) -> AsyncIterator[Api]:
+async def connect(url: str | None, timeout: float) -> AsyncIterator[ApiClient]:
     """The API at `url` (with the path prefix of a reverse proxy, if any), None means that of the tsmon which
     runs on this machine. Raises CliError."""
     import aiohttp  # noqa: PLC0415 (start-up time)
@@ -152,4 +152,4 @@ async def connect(url: str | None, timeout: float) -> AsyncIterator[Api]:
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     limits = aiohttp.ClientTimeout(total=timeout)
     async with aiohttp.ClientSession(timeout=limits, headers=headers) as session:
-        yield Api(session, base.split("?")[0].rstrip("/"), plain(name), timeout, looked)
+        yield ApiClient(session, base.split("?")[0].rstrip("/"), plain(name), timeout, looked)

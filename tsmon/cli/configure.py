@@ -11,7 +11,7 @@ import msgspec
 from tsmon.cli import template
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, plain
-from tsmon.config import Loaded, Secret, Settings, duration_text, redact_url, setting_keys
+from tsmon.config import LoadedSettings, Secret, Settings, duration_text, redact_url, setting_keys
 from tsmon.source.status import Snapshot
 
 _URLS = ("source", "url")
@@ -83,7 +83,7 @@ async def _look(settings: Settings) -> tuple[Snapshot | None, str]:
         await source.close()
 
 
-def show_lines(loaded: Loaded) -> list[str]:
+def show_lines(loaded: LoadedSettings) -> list[str]:
     """The settings as TOML, plain keys before tables, each with its origin."""
     flat: list[str] = []
     tables: dict[str, list[str]] = {}

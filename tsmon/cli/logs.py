@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsmon.cli.client import Api, client_options, connect
+from tsmon.cli.client import ApiClient, client_options, connect
 from tsmon.cli.terminal import (
     SEVERITY_STYLES,
     CliError,
@@ -76,7 +76,7 @@ async def _logs(
 
 
 async def _newest(
-    api: Api, query: dict[str, str], *, count: int | None = None, after: int = 0
+    api: ApiClient, query: dict[str, str], *, count: int | None = None, after: int = 0
 ) -> list[Entry]:
     """Entries from the newest back, page by page, until there are `count` or one is not after `after`."""
     found: list[Entry] = []
@@ -88,7 +88,7 @@ async def _newest(
     return found
 
 
-async def _page(api: Api, query: dict[str, str], before: Entry | None, size: int) -> list[Entry]:
+async def _page(api: ApiClient, query: dict[str, str], before: Entry | None, size: int) -> list[Entry]:
     """Up to `size` entries, newest first, those before `before`. Raises CliError."""
     paging = {"before": str(before["id"])} if before else {}
     answer = await api.get("logs", per_page=size, **query, **paging)
@@ -100,7 +100,7 @@ async def _page(api: Api, query: dict[str, str], before: Entry | None, size: int
     return entries
 
 
-async def _follow(api: Api, query: dict[str, str], show: Callable[[Entry], None], last: int) -> None:
+async def _follow(api: ApiClient, query: dict[str, str], show: Callable[[Entry], None], last: int) -> None:
     """Show what is newer than `last`, for ever; a tsmon that restarts meanwhile is waited for."""
     failed = False
     while True:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tsmon.cli.terminal import CliError, plain
-from tsmon.config import FLAGS, ConfigError, Loaded, find_file, flag_name, load_all
+from tsmon.config import FLAGS, ConfigError, LoadedSettings, find_file, flag_name, load_all
 
 _HELP = {
     "source": "http://HOST:PORT (sidecar), unix:///PATH (tailscaled's socket) or auto.",
@@ -32,11 +32,11 @@ class Given:
         self.config = config
         self.flags = dict(flags)
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedSettings:
         """The settings, with the environment. Raises ConfigError."""
         return load_all(find_file(self.config, os.environ), os.environ, self.flags)
 
-    def load_or_fail(self) -> Loaded:
+    def load_or_fail(self) -> LoadedSettings:
         """The same, for commands that cannot go on without; warnings go to stderr. Raises CliError."""
         try:
             loaded = self.load()

@@ -9,7 +9,7 @@ from functools import partial
 
 import click
 
-from tsmon.cli.client import Api, client_options, connect
+from tsmon.cli.client import ApiClient, client_options, connect
 from tsmon.cli.picture import Report, render
 from tsmon.cli.terminal import CliError, console
 
@@ -69,7 +69,7 @@ async def _watch(url: str | None, timeout: float, every: float, show: "Show") ->
             await asyncio.sleep(every)
 
 
-async def fetch(api: Api) -> Report:
+async def fetch(api: ApiClient) -> Report:
     """Summary, nodes and alerts. Raises CliError, also when they are not of tsmon's shape."""
     summary = await api.get("summary")
     nodes = await api.get("nodes", project_only="false", fields=FIELDS)

@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tsmon.config.model import Auth, InfluxSettings, Maintenance, Settings
+from tsmon.config.model import AuthSettings, InfluxSettings, MaintenanceSettings, Settings
 from tsmon.config.values import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -77,7 +77,7 @@ def _check_listen(settings: Settings) -> None:
         )
 
 
-def _check_auth(auth: Auth) -> None:
+def _check_auth(auth: AuthSettings) -> None:
     if auth.mode == "token" and not auth.token:
         raise ConfigError("auth.token: is needed with auth.mode token (better: auth.token_file)")
     if auth.mode == "token" and auth.token and len(auth.token.reveal()) < 16:
@@ -150,7 +150,7 @@ def _check_tags(tags: Sequence[str], where: str) -> None:
             raise ConfigError(f'{where}: {tag!r} can match no tag: they begin with "tag:"')
 
 
-def _check_window(window: Maintenance, where: str) -> None:
+def _check_window(window: MaintenanceSettings, where: str) -> None:
     try:
         ZoneInfo(window.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -179,7 +179,7 @@ def _check_weekly(weekly: str, where: str) -> None:
         raise ConfigError(f"{where}: begins and ends at the same time")
 
 
-def _check_stretch(window: Maintenance, where: str) -> None:
+def _check_stretch(window: MaintenanceSettings, where: str) -> None:
     try:
         begin, end = datetime.fromisoformat(window.start), datetime.fromisoformat(window.end)
     except ValueError:

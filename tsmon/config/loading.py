@@ -21,7 +21,7 @@ _OTHERS = ("TSMON_URL", "TSMON_TOKEN", "TSMON_TOKEN_FILE", "TSMON_CONFIG")  # re
 _CHANNEL = "TSMON_NOTIFY_URL"
 
 
-class Loaded(NamedTuple):
+class LoadedSettings(NamedTuple):
     """Settings and where they came from."""
 
     settings: Settings
@@ -38,7 +38,9 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str 
     return load_all(find_file(path, environ), environ, flags).settings
 
 
-def load_all(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str | None]) -> Loaded:
+def load_all(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str | None]
+) -> LoadedSettings:
     """As `load`, of this very file (None: of none), and with the origins. Raises ConfigError."""
     origins: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -60,7 +62,7 @@ def load_all(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, 
             said[key] = origins[key] = flag_name(key)
     settings: Settings = _build(Settings, values, "", said)
     check(settings)
-    return Loaded(settings, file, origins, warnings)
+    return LoadedSettings(settings, file, origins, warnings)
 
 
 def flag_name(key: str) -> str:

@@ -16,7 +16,7 @@ Steps = Annotated[tuple[float, ...], Kind("durations")]
 Size = Annotated[int, Kind("size", least=1024)]
 
 
-class RoleRule(msgspec.Struct, frozen=True, kw_only=True):
+class RoleSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[roles]]` table; all conditions given must match."""
 
     name: str
@@ -33,7 +33,7 @@ class RoleRule(msgspec.Struct, frozen=True, kw_only=True):
     key_expiry_steps: Annotated[tuple[float, ...] | None, Kind("durations")] = None
 
 
-class Channel(msgspec.Struct, frozen=True, kw_only=True):
+class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[notify]]` table."""
 
     name: str
@@ -46,7 +46,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     hmac_secret: Secret | None = None
 
 
-class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
+class MaintenanceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[maintenance]]` table: `start` and `end` (RFC 3339), or `weekly` (`"sat 02:00-04:00"`)."""
 
     start: Annotated[str, Kind("moment")] = ""
@@ -61,18 +61,18 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
 
 
-class Flapping(msgspec.Struct, frozen=True, kw_only=True):
+class FlappingSettings(msgspec.Struct, frozen=True, kw_only=True):
     changes: Annotated[int, Kind("count", least=2, most=1000)] = 6
     window: Interval = 1800.0
     settle: Interval = 600.0
 
 
-class PathDegraded(msgspec.Struct, frozen=True, kw_only=True):
+class PathDegradedSettings(msgspec.Struct, frozen=True, kw_only=True):
     latency: Limit = None
     relay: bool = False
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     uptime_source: Literal["auto", "embedded", "influxdb"] = "auto"
 
 
@@ -86,12 +86,12 @@ class InfluxSettings(msgspec.Struct, frozen=True, kw_only=True):
     outbox_bytes: Size = 256 * MIB
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+class HeartbeatSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: Secret | None = None
     interval: Interval = 60.0
 
 
-class Auth(msgspec.Struct, frozen=True, kw_only=True):
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["", "none", "token", "tailnet"] = ""
     """"" means `none`, which only a loopback `listen` allows unsaid."""
     token: Secret | None = None
@@ -100,11 +100,11 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     trusted_networks: tuple[str, ...] = ()
 
 
-class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_node: bool = True
 
 
-class Log(msgspec.Struct, frozen=True, kw_only=True):
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
 
@@ -127,31 +127,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offline_after: Duration = 120.0
     blind_after: Interval = 120.0
     reconnect_grace: Duration = 30.0
-    flapping: Flapping = Flapping()
+    flapping: FlappingSettings = FlappingSettings()
     key_expiry_steps: Steps = (14 * 86400.0, 3 * 86400.0, 86400.0)
-    path_degraded: PathDegraded = PathDegraded()
+    path_degraded: PathDegradedSettings = PathDegradedSettings()
     project_name: str = "chocolate-factory"
     default_roles: bool = True
-    roles: tuple[RoleRule, ...] = ()
+    roles: tuple[RoleSettings, ...] = ()
     exclude: tuple[Literal["sharee", "funnel", "mullvad"], ...] = ("sharee", "funnel", "mullvad")
     retention: Days = 400 * 86400.0
     latency_retention: Days = 90 * 86400.0
-    history: History = History()
+    history: HistorySettings = HistorySettings()
     influx: InfluxSettings = InfluxSettings()
-    notify: tuple[Channel, ...] = ()
+    notify: tuple[ChannelSettings, ...] = ()
     group_wait: Duration = 10.0
     remind_every: Interval = 86400.0
-    maintenance: tuple[Maintenance, ...] = ()
-    heartbeat: Heartbeat = Heartbeat()
-    auth: Auth = Auth()
+    maintenance: tuple[MaintenanceSettings, ...] = ()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    auth: AuthSettings = AuthSettings()
     admin_group: str = ""
     """Group that may change things with the `tsmon` command; "" means the owner alone."""
     allowed_hosts: tuple[str, ...] = ()
     public_url: str = ""
     monitor: str = ""
     """"" means the host's name."""
-    metrics: Metrics = Metrics()
-    log: Log = Log()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def address(self) -> tuple[str, int]:

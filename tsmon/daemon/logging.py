@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from tsmon.base.text import clean_text
-from tsmon.config import Log
+from tsmon.config import LogSettings
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LONGEST = 2000
@@ -22,7 +22,7 @@ def _clean(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[st
     return line
 
 
-def configure(settings: Log) -> None:
+def configure(settings: LogSettings) -> None:
     """Set up the program's log on stderr."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     renderer: Any = (

@@ -11,7 +11,7 @@ import msgspec
 
 from tsmon.base.clock import Clock, grid_floor
 from tsmon.classify import Classifier
-from tsmon.config import Auth, Flapping, Heartbeat, InfluxSettings, Secret, Settings
+from tsmon.config import AuthSettings, FlappingSettings, HeartbeatSettings, InfluxSettings, Secret, Settings
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.store import Store
@@ -38,12 +38,12 @@ def demo_settings(settings: Settings, sidecar_url: str) -> Settings:
         offline_after=10.0,
         blind_after=20.0,
         reconnect_grace=5.0,
-        flapping=Flapping(changes=6, window=120.0, settle=30.0),
+        flapping=FlappingSettings(changes=6, window=120.0, settle=30.0),
         ping_timeout=1.0,
         influx=InfluxSettings(),
         notify=(),
-        heartbeat=Heartbeat(),
-        auth=Auth(mode="none") if settings.auth.mode in ("", "none") else settings.auth,
+        heartbeat=HeartbeatSettings(),
+        auth=AuthSettings(mode="none") if settings.auth.mode in ("", "none") else settings.auth,
     )
 
 

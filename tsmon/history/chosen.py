@@ -26,7 +26,7 @@ _LAG = 3
 """The last intervals are not compared: their samples may be on their way."""
 
 
-class Tally(Protocol):
+class SpanTally(Protocol):
     """What the samples of one name say."""
 
     @property
@@ -42,8 +42,8 @@ class Reader(Protocol):
 
     interval: float
 
-    async def tallies(self, start: float, stop: float) -> Mapping[str, Tally]: ...
-    async def windows(self, start: float, every: float, count: int) -> Mapping[str, Sequence[Tally]]: ...
+    async def tallies(self, start: float, stop: float) -> Mapping[str, SpanTally]: ...
+    async def windows(self, start: float, every: float, count: int) -> Mapping[str, Sequence[SpanTally]]: ...
 
 
 class Sums(NamedTuple):
@@ -227,7 +227,7 @@ def _names(node: Node) -> set[str]:
     return {node.hostname.casefold(), node.facts.os_hostname.casefold()} - {""}
 
 
-def _sums(parts: Sequence[Tally], interval: float, length: float) -> Sums:
+def _sums(parts: Sequence[SpanTally], interval: float, length: float) -> Sums:
     """Seconds, where each sample stands for one interval; never more than there are."""
     count = sum(part.samples for part in parts)
     online = sum(part.online for part in parts)
@@ -252,7 +252,7 @@ def _joined(before: Sums, later: Uptime | None, start: float, end: float) -> Upt
     )
 
 
-def _together(row: Sequence[Tally]) -> tuple[int, int]:
+def _together(row: Sequence[SpanTally]) -> tuple[int, int]:
     return sum(tally.online for tally in row), sum(tally.samples for tally in row)
 
 

@@ -12,13 +12,13 @@ import msgspec
 import structlog
 
 from tsmon.base.clock import rfc3339
-from tsmon.config import Channel, redact_url
+from tsmon.config import ChannelSettings, redact_url
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.notify.desk import News
 from tsmon.notify.line import Office, meta_key
 from tsmon.notify.notice import Notice
-from tsmon.notify.outcome import Health, Outcome
+from tsmon.notify.outcome import ChannelHealth, Outcome
 from tsmon.notify.poster import Poster
 from tsmon.notify.selection import Selector
 from tsmon.notify.texts import Message, headline
@@ -44,10 +44,10 @@ class AlertmanagerLine:
     """A channel that is Alertmanager."""
 
     def __init__(
-        self, channel: Channel, kept: Posted | None, office: Office, *, monitor: str, link: str
+        self, channel: ChannelSettings, kept: Posted | None, office: Office, *, monitor: str, link: str
     ) -> None:
         self.name = channel.name
-        self.health = Health()
+        self.health = ChannelHealth()
         self._channel = channel
         self._selector = Selector(hosts=channel.hosts, tags=channel.tags, roles=channel.roles)
         self._office = office

@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from tsmon.base.clock import Moment
-from tsmon.config import Channel
+from tsmon.config import ChannelSettings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.cause import common_cause
 from tsmon.monitor.incidents import OUTAGES, stream_of
@@ -91,7 +91,7 @@ class Kept(msgspec.Struct):
 class Desk:
     """One channel's messages. `waiting` are those made and not delivered, oldest first."""
 
-    def __init__(self, channel: Channel, kept: Kept | None, now: Moment, settle: float) -> None:
+    def __init__(self, channel: ChannelSettings, kept: Kept | None, now: Moment, settle: float) -> None:
         """`kept` None: the channel is new, and is told what fires already. `settle`: seconds after a start in
         which nothing is told: by then the first answer of the source was looked at."""
         self.channel = channel

@@ -9,8 +9,7 @@ import aiohttp
 import structlog
 
 from tsmon.base.clock import Clock, rfc3339
-from tsmon.config import Heartbeat as HeartbeatSettings
-from tsmon.config import redact_url
+from tsmon.config import HeartbeatSettings, redact_url
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.notify.desk import MOST_WAITING, Desk, News, Row
 from tsmon.notify.notice import Notice
-from tsmon.notify.outcome import Health, Outcome
+from tsmon.notify.outcome import ChannelHealth, Outcome
 from tsmon.notify.texts import Facts, Message, write
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class MessageLine:
     def __init__(self, name: str, desk: Desk, sender: Sender, office: Office) -> None:
         self.name = name
         self.desk = desk
-        self.health = Health()
+        self.health = ChannelHealth()
         self._sender = sender
         self._office = office
         self._wake = asyncio.Event()

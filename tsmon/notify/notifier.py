@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from tsmon.base.clock import Clock
-from tsmon.config import Channel, Settings
+from tsmon.config import ChannelSettings, Settings
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.monitor.batch import Batch, Write
@@ -68,7 +68,7 @@ class Loaded(msgspec.Struct):
     """Alerts that ended."""
 
 
-MakeSender = Callable[[Channel], Sender]
+MakeSender = Callable[[ChannelSettings], Sender]
 
 
 class Notifier:
@@ -150,7 +150,7 @@ class Notifier:
                 desk.waiting.extend(waiting.get(channel.name, ()))
                 self.lines[channel.name] = MessageLine(channel.name, desk, self._make_sender(channel), self)
 
-    def _service(self, channel: Channel) -> Sender:
+    def _service(self, channel: ChannelSettings) -> Sender:
         if channel.url.reveal().lower().startswith("webhook+"):
             return Webhook(channel.url, channel.hmac_secret, self._settings.monitor_name, self.clock)
         return AppriseService(channel.url)

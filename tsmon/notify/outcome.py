@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 DELIVERED = Outcome(True)
 
 
-class Health:
+class ChannelHealth:
     """How a channel fares, and when it may be tried again."""
 
     def __init__(self) -> None:

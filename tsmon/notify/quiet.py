@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from tsmon.config import Maintenance
+from tsmon.config import MaintenanceSettings
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.monitor.state import Node
 from tsmon.notify.selection import Selector
@@ -15,13 +15,13 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 class Quiet:
     """Everything that holds messages back (rule 9.7)."""
 
-    def __init__(self, windows: Iterable[Maintenance] = (), silences: Iterable[Silence] = ()) -> None:
+    def __init__(self, windows: Iterable[MaintenanceSettings] = (), silences: Iterable[Silence] = ()) -> None:
         self.silences: dict[int, Silence] = {silence.id: silence for silence in silences}
         self._selectors = {silence.id: _selector(silence) for silence in self.silences.values()}
-        self._windows: list[tuple[Maintenance, Selector]] = []
+        self._windows: list[tuple[MaintenanceSettings, Selector]] = []
         self.configure(windows)
 
-    def configure(self, windows: Iterable[Maintenance]) -> None:
+    def configure(self, windows: Iterable[MaintenanceSettings]) -> None:
         """The maintenance windows of the (changed) settings."""
         self._windows = [(window, _selector(window)) for window in windows]
 
@@ -59,11 +59,11 @@ class Quiet:
         return self._selectors[silence.id].selects(node)
 
 
-def _selector(given: Maintenance | Silence) -> Selector:
+def _selector(given: MaintenanceSettings | Silence) -> Selector:
     return Selector(hosts=given.hosts, tags=given.tags, os=given.os, users=given.users, roles=given.roles)
 
 
-def window_end(window: Maintenance, now: float) -> float | None:
+def window_end(window: MaintenanceSettings, now: float) -> float | None:
     """When the window that lasts at `now` ends (Unix seconds), None when none does."""
     for begin, end in _occurrences(window, now):
         if begin <= now < end:
@@ -71,7 +71,7 @@ def window_end(window: Maintenance, now: float) -> float | None:
     return None
 
 
-def _occurrences(window: Maintenance, now: float) -> Sequence[tuple[float, float]]:
+def _occurrences(window: MaintenanceSettings, now: float) -> Sequence[tuple[float, float]]:
     zone = ZoneInfo(window.time_zone)
     if not window.weekly:
         begin, end = (_moment(text, zone) for text in (window.start, window.end))

@@ -31,7 +31,7 @@ _RETRY_MS = 2000
 _BEHIND = "behind"
 
 
-class Message(NamedTuple):
+class StreamItem(NamedTuple):
     """Written once, whatever the number of clients: to format it for each would take most of the time."""
 
     kind: str
@@ -41,15 +41,15 @@ class Message(NamedTuple):
     """As it goes over the wire (html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 
-def make_message(kind: str, data: Any, id_: str | None = None, retry: int | None = None) -> Message:
+def make_message(kind: str, data: Any, id_: str | None = None, retry: int | None = None) -> StreamItem:
     """A message whose data is JSON, which has no line breaks."""
     parts = [b"id: %b\r\n" % id_.encode()] if id_ is not None else []
     parts += [b"event: %b\r\ndata: %b\r\n" % (kind.encode(), encode(data))]
     parts += [b"retry: %d\r\n" % retry] if retry is not None else []
-    return Message(kind, id_, b"".join([*parts, b"\r\n"]))
+    return StreamItem(kind, id_, b"".join([*parts, b"\r\n"]))
 
 
-_Queue = asyncio.Queue[list[Message] | None]
+_Queue = asyncio.Queue[list[StreamItem] | None]
 
 
 class Live:
@@ -93,16 +93,16 @@ class Live:
 
     # -- messages --------------------------------------------------------------------------------------
 
-    def _news(self, published: Published) -> list[Message]:
+    def _news(self, published: Published) -> list[StreamItem]:
         events = published.events
         alerts = {str(alert.id): alert for alert in published.alerts}
         if len(events) + len(alerts) <= _AT_ONCE:
             messages = self._messages(events, alerts)
         else:
-            messages = [Message(_BEHIND, str(events[0].id - 1), b"")] if events else []
+            messages = [StreamItem(_BEHIND, str(events[0].id - 1), b"")] if events else []
         return [*messages, self._snapshot_message()]
 
-    def _messages(self, events: Sequence[Event], alerts: Mapping[str, Alert]) -> list[Message]:
+    def _messages(self, events: Sequence[Event], alerts: Mapping[str, Alert]) -> list[StreamItem]:
         """Each event, behind it the alert that it tells of; then the alerts without an event."""
         view = self._view()
         of_nodes = NodeAlerts(self._alerts())
@@ -117,7 +117,7 @@ class Live:
                 messages.append(_alert_message(alert, view, id_))
         return [*messages, *(_alert_message(alert, view, None) for alert in rest.values())]
 
-    def _snapshot_message(self, retry: int | None = None) -> Message:
+    def _snapshot_message(self, retry: int | None = None) -> StreamItem:
         data = {"version": self._view().version, "summary": self._summary()}
         return make_message("snapshot", data, retry=retry)
 
@@ -169,11 +169,11 @@ def _node_of(event: Event, view: View, alerts: NodeAlerts) -> NodeAnswer | None:
     return None if node is None else NodeAnswer(**node_fields(node, view, alerts, {}))
 
 
-def _alert_message(alert: Alert, view: View, event_id: str | None) -> Message:
+def _alert_message(alert: Alert, view: View, event_id: str | None) -> StreamItem:
     return make_message("alert", alert_answer(alert, view.now), event_id)
 
 
-async def _send(response: EventSourceResponse, messages: Iterable[Message]) -> None:
+async def _send(response: EventSourceResponse, messages: Iterable[StreamItem]) -> None:
     async with asyncio.timeout(_SEND_TIMEOUT):
         await response.write(b"".join(message.frame for message in messages))
 

@@ -10,7 +10,7 @@ import aiohttp
 import structlog
 
 from tsmon.history.influx.points import compress, library, unpack
-from tsmon.history.influx.verdicts import Action, Verdict, bad_lines, judge
+from tsmon.history.influx.verdicts import Action, WriteVerdict, bad_lines, judge
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ class Delivery:
         self._now = now
         self._message = ""
 
-    async def send(self, payload: bytes, pieces: int = 1) -> Verdict:
+    async def send(self, payload: bytes, pieces: int = 1) -> WriteVerdict:
         """Send until each line is stored or refused (DONE), or the request must wait. Sending lines again
         that are stored already overwrites them with themselves."""
         if pieces == 1:
@@ -44,7 +44,7 @@ class Delivery:
             parts = [lines[at : at + size] for at in range(0, len(lines), size)]
         return await self._send_all(deque(parts))
 
-    async def _send_all(self, parts: deque[list[str]]) -> Verdict:
+    async def _send_all(self, parts: deque[list[str]]) -> WriteVerdict:
         while parts:
             lines = parts.popleft()
             verdict = await self._write(await asyncio.to_thread(compress, lines))
@@ -52,9 +52,9 @@ class Delivery:
                 parts.extendleft(reversed(await self._cut(lines, verdict)))
             elif verdict.action is not Action.DONE:
                 return verdict
-        return Verdict(Action.DONE)
+        return WriteVerdict(Action.DONE)
 
-    async def _cut(self, lines: list[str], verdict: Verdict) -> list[list[str]]:
+    async def _cut(self, lines: list[str], verdict: WriteVerdict) -> list[list[str]]:
         """What is left to be sent. Lines that the answer names are refused; when it names none, the lines are
         halved until the bad one is alone."""
         named = await asyncio.to_thread(bad_lines, self._message, lines)
@@ -67,16 +67,16 @@ class Delivery:
         half = len(lines) // 2
         return [lines[:half], lines[half:]]
 
-    async def _write(self, payload: bytes) -> Verdict:
+    async def _write(self, payload: bytes) -> WriteVerdict:
         """One HTTP request."""
         verdict = await self._asked(payload)
         if verdict.action is not Action.PARTLY:
             return verdict
         self.partly += 1
         log.error("influx_lines_dropped", error=verdict.words)
-        return Verdict(Action.DONE)
+        return WriteVerdict(Action.DONE)
 
-    async def _asked(self, payload: bytes) -> Verdict:
+    async def _asked(self, payload: bytes) -> WriteVerdict:
         try:
             _, status, _ = await self._service.post_write_async(
                 **self._where,
@@ -86,13 +86,13 @@ class Delivery:
                 _return_http_data_only=False,
             )
         except TimeoutError:
-            return Verdict(Action.RETRY, "no answer in time")
+            return WriteVerdict(Action.RETRY, "no answer in time")
         except library().rest.ApiException as error:
             message = _message(error.body)
             self._message = message or ""
             return judge(error.status, error.reason or "", message, error.retry_after, self._now())
         except (aiohttp.ClientError, OSError) as error:
-            return Verdict(Action.RETRY, f"connecting failed: {type(error).__name__}")
+            return WriteVerdict(Action.RETRY, f"connecting failed: {type(error).__name__}")
         return judge(status, "", None, None, self._now())
 
 

@@ -174,7 +174,7 @@ def put(
         count, oldest = count + 1, min(oldest, start)
     observed = ObservedTime(seen)
     db.executemany(
-        "INSERT INTO observed VALUES ('', ?, ?)"
+        "INSERT INTO observed (scope, start, end) VALUES ('', ?, ?)"
         " ON CONFLICT (scope, start) DO UPDATE SET end = max(end, excluded.end)",
         zip(observed.starts, observed.ends, strict=True),
     )

@@ -33,7 +33,7 @@ _MARK = "influx_last_event"
 _SINCE = "influx_samples_since"
 
 
-class Row(NamedTuple):
+class WaitingRequest(NamedTuple):
     """One request that waits."""
 
     id: int
@@ -163,11 +163,11 @@ class Outbox:
         self._count_dropped(await self._store.write(add))
         return len(rows) == _MOST_EVENTS
 
-    async def oldest(self) -> Row | None:
+    async def oldest(self) -> WaitingRequest | None:
         """The request to be sent next. Raises StoreError."""
         sql = "SELECT id, created, grid, payload FROM influx_outbox ORDER BY id LIMIT 1"
         row = await self._store.read(lambda db: db.execute(sql).fetchone())
-        return None if row is None else Row(*row)
+        return None if row is None else WaitingRequest(*row)
 
     async def remove(self, id_: int, refused: Mapping[str, str]) -> None:
         """A request is done; its `refused` lines (with the reasons) go into the quarantine. Raises
@@ -235,7 +235,7 @@ def samples_since(db: sqlite3.Connection, settings: InfluxSettings) -> float | N
 def _note_first(db: sqlite3.Connection, settings: InfluxSettings, grid: float) -> None:
     if samples_since(db, settings) is None:
         value = f"{grid!r} {target(settings)}"
-        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_SINCE, value))
+        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_SINCE, value))
 
 
 def _insert(db: sqlite3.Connection, created: float, grid: float | None, packed: Packed) -> None:
@@ -257,4 +257,4 @@ def _new_events(db: sqlite3.Connection) -> tuple[int | None, list[tuple]]:  # ty
 
 
 def _set_mark(db: sqlite3.Connection, id_: int) -> None:
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MARK, str(id_)))
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_MARK, str(id_)))

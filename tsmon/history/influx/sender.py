@@ -10,9 +10,9 @@ import structlog
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.config import ConfigError, InfluxSettings, redact_url
 from tsmon.history.influx.delivery import Delivery
-from tsmon.history.influx.outbox import Contents, Outbox, Row
+from tsmon.history.influx.outbox import Contents, Outbox, WaitingRequest
 from tsmon.history.influx.points import library
-from tsmon.history.influx.verdicts import Action, Verdict
+from tsmon.history.influx.verdicts import Action, WriteVerdict
 from tsmon.history.store import Store, StoreError
 from tsmon.monitor.samples import Sample
 
@@ -135,7 +135,7 @@ class Influx:
                 row = await self._next()
                 verdict = await self._send(client, row) if row is not None else None
             except StoreError as error:
-                verdict = Verdict(Action.RETRY, f"the outbox cannot be read or written: {error}")
+                verdict = WriteVerdict(Action.RETRY, f"the outbox cannot be read or written: {error}")
             if verdict is None:
                 await self._rest()
                 continue
@@ -149,7 +149,7 @@ class Influx:
             await self._clock.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _next(self) -> Row | None:
+    async def _next(self) -> WaitingRequest | None:
         """The request to be sent; new events go into the outbox before. Raises StoreError."""
         while await self._outbox.take_events():
             pass
@@ -187,7 +187,7 @@ class Influx:
         self._token = token
         return changed
 
-    async def _send(self, client: Any, row: Row) -> Verdict:
+    async def _send(self, client: Any, row: WaitingRequest) -> WriteVerdict:
         """Send a request until each of its lines is stored or set aside. Raises StoreError."""
         delivery = Delivery(
             client,

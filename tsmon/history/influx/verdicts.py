@@ -36,7 +36,7 @@ class Action(Enum):
     """The same bytes again, seldom: somebody has to change a setting first."""
 
 
-class Verdict(NamedTuple):
+class WriteVerdict(NamedTuple):
     """The meaning of one answer."""
 
     action: Action
@@ -50,25 +50,25 @@ class Verdict(NamedTuple):
     """The server failed in a way that may come from what was sent: fewer lines may be taken."""
 
 
-def judge(status: int, reason: str, message: str | None, retry_after: str | None, now: float) -> Verdict:
+def judge(status: int, reason: str, message: str | None, retry_after: str | None, now: float) -> WriteVerdict:
     """The verdict on a status code; `message` is that of InfluxDB's JSON, None when the body is none of
     InfluxDB's; `now` in Unix seconds."""
     if status in _STORED:
-        return Verdict(Action.DONE)
+        return WriteVerdict(Action.DONE)
     words = clean_text(f"answered {status} {reason}" + (f": {message[:400]}" if message else ""), 240)
     if status == 400 and (message or "").startswith(_UNPARSABLE):
-        return Verdict(Action.CUT, words)
+        return WriteVerdict(Action.CUT, words)
     if status == 413:
-        return Verdict(Action.CUT, words)
+        return WriteVerdict(Action.CUT, words)
     if status == 422 or (status == 400 and (message or "").startswith(_PARTIAL)):
-        return Verdict(Action.PARTLY, words)
+        return WriteVerdict(Action.PARTLY, words)
     if status == 429 or status >= 500:
         wait = seconds_to_wait(retry_after, now, MOST_PATIENCE)
-        return Verdict(Action.RETRY, words, wait=wait, unsure=status == 500)
+        return WriteVerdict(Action.RETRY, words, wait=wait, unsure=status == 500)
     remedy = _REMEDIES.get(status, "")
     if status < 400 or (status == 404 and message is None):
         remedy = "that is not InfluxDB's answer: check influx.url, and any proxy before it"
-    return Verdict(Action.FIX, f"{words} ({remedy})" if remedy else words, token=status in (401, 403))
+    return WriteVerdict(Action.FIX, f"{words} ({remedy})" if remedy else words, token=status in (401, 403))
 
 
 def bad_lines(message: str, lines: Sequence[str]) -> dict[str, str]:
