@@ -79,7 +79,7 @@ setups: ## a set-up with each Python of this machine, with its own pip and with 
 	@MAKE='$(MAKE)' .ci/setups $(PYTHONS)
 
 lock: $(VENV)/.dev ## write the locks after a change of the dependencies (UPGRADE=--upgrade: the newest of everything)
-	$(COMPILE) $(UPGRADE) --extra notify --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) --extra mcp --extra notify --group dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --upgrade --constraint requirements-dev.lock --extra notify pyproject.toml -o requirements.lock
 	$(COMPILE) --upgrade --constraint requirements-dev.lock --group build -o requirements-build.lock
 	$(BIN)/python -m tests.support.locks

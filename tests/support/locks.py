@@ -50,9 +50,10 @@ def read(name: str) -> Lock:
 def roots(name: str) -> list[Requirement]:
     """What pyproject.toml asks of this lock."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    own = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["notify"]]
+    extras = project["project"]["optional-dependencies"]
+    own = [*project["project"]["dependencies"], *extras["notify"]]
     build = [*project["build-system"]["requires"], *_group(project, "build")]
-    wanted = {RUN: own, BUILD: build, DEV: [*own, *_group(project, "dev")]}[name]
+    wanted = {RUN: own, BUILD: build, DEV: [*own, *extras["mcp"], *_group(project, "dev")]}[name]
     return [Requirement(text) for text in wanted]
 
 
