@@ -771,7 +771,7 @@ def test_run_hands_the_settings_over_and_a_way_to_read_them_again(
 
 def test_run_with_a_wrong_setting_starts_nothing(started: list[Any]) -> None:
     result = run("run", "--poll-interval", "3")
-    assert (result.exit_code, started) == (1, [])
+    assert (result.exit_code, started) == (78, [])
     assert result.stderr.startswith("tsmon: --poll-interval: takes a duration")
 
 

@@ -14,7 +14,7 @@ from tests.support.site import site
 from tests.support.world import settings
 from tsmon.cli import main
 from tsmon.cli.admin import places, socket_of, unreachable
-from tsmon.config import loading
+from tsmon.config import BAD_CONFIGURATION, loading
 from tsmon.daemon.daemon import Daemon, StartError
 
 ROOT_ONLY = pytest.mark.skipif(
@@ -118,5 +118,6 @@ async def test_without_a_group_the_owner_alone(home: Path) -> None:
 
 async def test_a_group_that_is_not_there_is_named(home: Path) -> None:
     daemon = Daemon(settings(listen="127.0.0.1:0", admin_group="no-such-group"), home / "state")
-    with pytest.raises(StartError, match="admin_group: there is no group 'no-such-group'"):
+    with pytest.raises(StartError, match="admin_group: there is no group 'no-such-group'") as found:
         await daemon.start()
+    assert found.value.code == BAD_CONFIGURATION, "a restart would not mend it"

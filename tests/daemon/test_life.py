@@ -192,6 +192,10 @@ async def test_words_to_the_service_manager(sidecar: str, tmp_path: Path) -> Non
         async with tsmon(*arguments, **environ) as run:
             for wanted in ("READY=1", "STATUS=2/2 online", "WATCHDOG=1"):
                 await hear(wanted)
+            words = ""
+            run.process.send_signal(signal.SIGHUP)
+            await hear("RELOADING=1\nMONOTONIC_USEC=")
+            await hear("READY=1")
             run.process.terminate()
             await hear("STOPPING=1")
             assert await run.process.wait() == 0
@@ -318,7 +322,7 @@ async def test_commands_over_the_admin_socket(tmp_path: Path) -> None:
             async with admin.post("http://tsmon/ack", data=b"{") as response:
                 assert response.status == 400
             status, answer = await post("/reload")
-            assert (status, answer["message"]) == (200, "there is no configuration to read anew")
+            assert (status, answer["message"]) == (200, "there is no configuration to read again")
             for table in ("events", "spans", "observed", "latency"):
                 async with admin.get(
                     f"http://tsmon/export?table={table}&since=2020-01-01T00:00:00Z"

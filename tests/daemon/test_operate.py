@@ -176,7 +176,7 @@ async def test_the_doctor_asks_the_one_that_runs(here: Here) -> None:
 
 async def test_reload_says_what_came_of_it(here: Here) -> None:
     result = await here.run("reload")
-    assert result.output == "there is no configuration to read anew\n"
+    assert result.output == "there is no configuration to read again\n"
 
 
 async def test_a_reload_of_a_bad_file_changes_nothing(here: Here) -> None:

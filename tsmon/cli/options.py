@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tsmon.base.journal import for_stderr
 from tsmon.cli.terminal import CliError, plain
 from tsmon.config import FLAGS, ConfigError, LoadedSettings, find_file, flag_name, load_all
 
@@ -36,14 +37,14 @@ class Given:
         """The settings, with the environment. Raises ConfigError."""
         return load_all(find_file(self.config, os.environ), os.environ, self.flags)
 
-    def load_or_fail(self) -> LoadedSettings:
-        """The same, for commands that cannot go on without; warnings go to stderr. Raises CliError."""
+    def load_or_fail(self, failure: type[CliError] = CliError) -> LoadedSettings:
+        """The same, for commands that cannot go on without; warnings go to stderr. Raises `failure`."""
         try:
             loaded = self.load()
         except ConfigError as error:
-            raise CliError(str(error)) from None
+            raise failure(str(error)) from None
         for warning in loaded.warnings:
-            click.echo(f"tsmon: {plain(warning)}", err=True)
+            click.echo(for_stderr(f"tsmon: {plain(warning)}", "warning"), err=True)
         return loaded
 
 

@@ -10,18 +10,25 @@ import click
 
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError
-from tsmon.config import ConfigError, Settings, load, load_all
+from tsmon.config import BAD_CONFIGURATION, ConfigError, Settings, load, load_all
 
 _DEMO_FLAGS = ("listen", "log.level", "log.format")
 _DEMO_VARIABLES = ("TSMON_LISTEN", "TSMON_LOG_", "TSMON_AUTH_", "TSMON_ALLOWED_HOSTS", "TSMON_PUBLIC_URL")
+
+
+class _WrongConfigurationError(CliError):
+    exit_code = BAD_CONFIGURATION
 
 
 @click.command()
 @settings_options()
 @click.option("--or-demo", is_flag=True, hidden=True)
 def run(given: Given, *, or_demo: bool) -> None:
-    """Watch the tailnet and answer on HTTP, until SIGTERM or Ctrl-C. SIGHUP reads the configuration anew."""
-    settings = given.load_or_fail().settings
+    """Watch the tailnet and answer on HTTP, until SIGTERM or Ctrl-C. SIGHUP reads the configuration again.
+
+    Exit code 78: the configuration is wrong; 1: it could not start for another reason.
+    """
+    settings = given.load_or_fail(_WrongConfigurationError).settings
     if or_demo and settings.source.reveal() == "auto" and not asyncio.run(tailnet_here(settings)):
         from tsmon.source.auto import SIDECAR_URL, SOCKETS  # noqa: PLC0415 (start-up time)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsmon.base.journal import for_stderr
 from tsmon.base.text import clean_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class CliError(click.ClickException):
     """The command cannot go on: one line that names the thing and the remedy."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"tsmon: {self.format_message()}", err=True)
+        click.echo(for_stderr(f"tsmon: {self.format_message()}", "error"), err=True)
 
 
 def plain(value: object, limit: int = 300) -> str:

@@ -33,9 +33,10 @@ from tsmon.config.model import (
     RoleSettings,
     Settings,
 )
-from tsmon.config.values import ConfigError, Secret, duration, duration_text, redact_url
+from tsmon.config.values import BAD_CONFIGURATION, ConfigError, Secret, duration, duration_text, redact_url
 
 __all__ = [
+    "BAD_CONFIGURATION",
     "DEFAULT_FILE",
     "FLAGS",
     "NEED_RESTART",

@@ -14,6 +14,11 @@ _WEB = ("http", "https", "webhook+http", "webhook+https", "alertmanager+http", "
 _CENTURY = 100 * 366 * 86400.0
 
 
+BAD_CONFIGURATION = 78
+"""Exit code of `tsmon run` with a configuration that is wrong (EX_CONFIG of sysexits.h): a service manager
+need not try it again."""
+
+
 class ConfigError(Exception):
     """A setting is wrong; the text is one line that names it and the remedy."""
 

@@ -16,10 +16,10 @@ from tsmon import __version__
 from tsmon.api import Api, Readiness
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.collector import Collector
-from tsmon.config import NEED_RESTART, ConfigError, Settings, admin_sockets
+from tsmon.config import BAD_CONFIGURATION, NEED_RESTART, ConfigError, Settings, admin_sockets
 from tsmon.daemon.logging import configure
 from tsmon.daemon.loops import Loops
-from tsmon.daemon.systemd import notify, watchdog_interval
+from tsmon.daemon.systemd import notify, reloading, watchdog_interval
 from tsmon.history.backlog import Backlog
 from tsmon.history.chosen import ChosenHistory
 from tsmon.history.influx import Influx, InfluxReader, ReadError
@@ -45,6 +45,11 @@ _PRUNE_INTERVAL = 3600.0
 
 class StartError(Exception):
     """tsmon cannot start; the text says why and the remedy."""
+
+    def __init__(self, words: str, code: int = 1) -> None:
+        """`code` is the process' exit code."""
+        super().__init__(words)
+        self.code = code
 
 
 class Daemon:
@@ -164,11 +169,13 @@ class Daemon:
     async def _take_commands(self) -> None:
         try:
             await self._listen_to_commands()
-        except OSError as error:
+        except (OSError, ConfigError) as error:
             await self._admin.stop()
             self._connections.close()
             if self._runner is not None:
                 await self._abandon(self._runner)
+            if isinstance(error, ConfigError):
+                raise StartError(str(error), BAD_CONFIGURATION) from None
             raise StartError(
                 f"state_dir: no socket for commands can be made in {self.state_dir}: "
                 f"{error.strerror or error}"
@@ -182,7 +189,7 @@ class Daemon:
         await self._admin.stop()
         try:
             await self._listen_to_commands()
-        except OSError:
+        except (OSError, ConfigError):
             return  # the directory comes back with the next write
         log.warning("admin_socket_made_anew", path=str(self.state_dir))
 
@@ -275,10 +282,13 @@ class Daemon:
             log.error("reload_failed", error=str(error), remedy="the old settings stay in force")
 
     async def reload(self) -> str:
-        """Read the configuration anew and apply it. Raises ConfigError and keeps the old settings."""
+        """Read the configuration again and apply it. Raises ConfigError and keeps the old settings."""
         if self._reread is None:
-            return "there is no configuration to read anew"
-        fresh = self._reread()
+            return "there is no configuration to read again"
+        with reloading():
+            return await self._apply(self._reread())
+
+    async def _apply(self, fresh: Settings) -> str:
         old = self.settings
         unchangeable = [name for name in NEED_RESTART if getattr(fresh, name) != getattr(old, name)]
         self.settings = fresh

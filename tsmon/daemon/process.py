@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tsmon.base.clock import Clock
+from tsmon.base.journal import for_stderr
 from tsmon.config import Settings, state_dir
 from tsmon.daemon.daemon import Daemon, StartError
 from tsmon.daemon.logging import configure
@@ -54,8 +55,8 @@ def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
     try:
         asyncio.run(make())
     except StartError as error:
-        print(f"tsmon: {error}", file=sys.stderr)  # noqa: T201 (before anything runs there is no log to read)
-        return 1
+        print(for_stderr(f"tsmon: {error}", "error"), file=sys.stderr)  # noqa: T201 (before anything runs there is no log to read)
+        return error.code
     except KeyboardInterrupt:
         return 130
     return 0

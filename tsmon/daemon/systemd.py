@@ -2,7 +2,9 @@
 
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
@@ -19,6 +21,17 @@ def notify(words: str, environ: Mapping[str, str] | None = None) -> None:
             sender.sendto(words.encode(), "\0" + path[1:] if path[0] == "@" else path)
     except OSError as error:
         log.debug("sd_notify_failed", error=str(error))
+
+
+@contextmanager
+def reloading() -> Iterator[None]:
+    """Says that the configuration is read again, and that this has ended, well or not: a unit of
+    `Type=notify-reload` (systemd 253) waits for both."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        yield
+    finally:
+        notify("READY=1")
 
 
 def watchdog_interval(environ: Mapping[str, str] | None = None) -> float | None:

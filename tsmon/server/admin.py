@@ -3,7 +3,6 @@
 HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test messages, reloading, exporting.
 """
 
-import errno
 import grp
 import os
 import sqlite3
@@ -108,7 +107,8 @@ class Admin:
         self._paths: Sequence[Path] = ()
 
     async def start(self, paths: Sequence[Path], group: str = "") -> None:
-        """Listen on these unix sockets, for their owner and `group` (if not ""). Raises OSError."""
+        """Listen on these unix sockets, for their owner and `group` (if not ""). Raises OSError, and
+        ConfigError when there is no such group."""
         gid = _gid(group) if group else None
         app = web.Application(middlewares=[errors], client_max_size=_LARGEST_REQUEST)
         app.on_response_prepare.append(note_begun)
@@ -329,4 +329,4 @@ def _gid(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise OSError(errno.EINVAL, f"admin_group: there is no group {group!r}") from None
+        raise ConfigError(f"admin_group: there is no group {group!r} on this machine") from None
