@@ -202,7 +202,7 @@ async def test_a_store_that_cannot_be_read_refuses_an_export(
 async def test_an_export_that_breaks_off_never_looks_whole(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsmon.server.event_log._CHUNK", 2)
+    monkeypatch.setattr("tsmon.history.log._CHUNK", 2)
     read, calls = here.daemon.store.read, 0
 
     async def fail_later(work: Any, *rest: Any) -> Any:

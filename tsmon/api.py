@@ -12,6 +12,7 @@ from tsmon.base.clock import Clock, rfc3339
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.log import EventFilter, page_of_events, resolved_alerts
 from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
@@ -38,7 +39,6 @@ from tsmon.server.assets import Assets
 from tsmon.server.badge import badge
 from tsmon.server.bodies import critical_body, history_body, nodes_body, page_of
 from tsmon.server.choose_nodes import choose_nodes
-from tsmon.server.event_log import EventFilter, answers, page_of_events, resolved_alerts
 from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.figures import FigureCache, History
 from tsmon.server.incidents import Sight, Told, incident_answer, sight_returned
@@ -53,8 +53,10 @@ from tsmon.server.render import (
     NodeAlerts,
     alert_answer,
     alert_order,
+    event_answer,
     latency_answer,
     node_detail,
+    severity_counts,
     summary_answer,
     uptime_answer,
 )
@@ -263,16 +265,16 @@ class Api:
         if kind is not None:
             return await send_log(request, self._store, chosen, kind)
         page, per_page = values["page"], values["per_page"]
-        events, total, summary = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
+        events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
         pages = -(-total // per_page)
         filters = {name: values[name] for name in _LOG_FILTERS} | {
             name: rfc3339(values[name]) for name in ("since", "until")
         }
         answer = LogsAnswer(
-            logs=answers(events),
+            logs=[event_answer(event) for event in events],
             pagination=Pagination(page, per_page, total, pages, page < pages, page > 1),
             filters=filters,
-            summary=summary,
+            summary=severity_counts(counts),
         )
         return await reply(request, Body(encode(answer)), {"Vary": "Accept, Accept-Encoding"})
 

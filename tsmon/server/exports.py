@@ -1,17 +1,35 @@
 """The whole filtered log as a stream of CSV or NDJSON."""
 
+import csv
+import io
+from collections.abc import Iterable
 from hashlib import blake2b
 
+import msgspec
 from aiohttp import hdrs, web
 
+from tsmon.history.log import EventFilter, all_events, log_mark
 from tsmon.history.store import Store
 from tsmon.monitor.state import Event
-from tsmon.server.event_log import EventFilter, all_events, csv_text, log_mark, ndjson_lines
+from tsmon.server.render import event_answer
 from tsmon.server.replies import has_it, takes_gzip
 
 CSV = "text/csv"
 NDJSON = "application/x-ndjson"
 _ENDINGS = {CSV: "csv", NDJSON: "ndjson"}
+_COLUMNS = (
+    "id",
+    "timestamp",
+    "recorded_at",
+    "event_type",
+    "severity",
+    "node_id",
+    "hostname",
+    "node_type",
+    "message",
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A cell that begins so is a formula to some spreadsheet, in East Asian ones also in full width."""
 
 
 def wanted_export(request: web.Request) -> str | None:
@@ -48,9 +66,32 @@ async def send_log(request: web.Request, store: Store, chosen: EventFilter, kind
     if request.method == hdrs.METH_HEAD:
         return response
     if kind == CSV:
-        await response.write(csv_text((), header=True).encode())
+        await response.write(_csv_text((), header=True).encode())
     while events:
-        await response.write(csv_text(events, header=False).encode() if kind == CSV else ndjson_lines(events))
+        await response.write(
+            _csv_text(events, header=False).encode() if kind == CSV else _ndjson_lines(events)
+        )
         events = await anext(chunks, [])
     await response.write_eof()
     return response
+
+
+def _csv_text(events: Iterable[Event], *, header: bool) -> str:
+    """Rows of CSV; a cell never begins a formula in a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    if header:
+        writer.writerow(_COLUMNS)
+    for event in events:
+        answer = event_answer(event)
+        writer.writerow([_cell(getattr(answer, column)) for column in _COLUMNS])
+    return out.getvalue()
+
+
+def _cell(value: str | None) -> str:
+    text = value or ""
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def _ndjson_lines(events: Iterable[Event]) -> bytes:
+    return b"".join(msgspec.json.encode(event_answer(event)) + b"\n" for event in events)

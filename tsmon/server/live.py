@@ -8,12 +8,12 @@ import structlog
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from tsmon.history.log import alerts_of, events_after
 from tsmon.history.store import Store, StoreError
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.monitor import Published
 from tsmon.monitor.state import Event, View
 from tsmon.server.answers import NodeAnswer, SummaryAnswer
-from tsmon.server.event_log import alerts_of, events_after
 from tsmon.server.render import NodeAlerts, alert_answer, event_answer, node_fields
 from tsmon.server.replies import ApiError, encode
 

@@ -20,6 +20,7 @@ from tsmon.server.answers import (
     NodeAnswer,
     NodeDetail,
     OutageAnswer,
+    SeverityCounts,
     SummaryAnswer,
     UptimeAnswer,
 )
@@ -256,6 +257,11 @@ def event_answer(event: Event) -> EventAnswer:
         message=event.message,
         details=event.details,
     )
+
+
+def severity_counts(counts: Mapping[str, int]) -> SeverityCounts:
+    ok, warning, critical = (counts.get(severity, 0) for severity in ("ok", "warning", "critical"))
+    return SeverityCounts(sum(counts.values()), ok, warning, critical)
 
 
 def uptime_answer(

@@ -1,7 +1,5 @@
-"""Reading the event log and the alerts from the store: filters, pages, exports."""
+"""Reading the event log and the alerts from the store: filters, pages, what came after an event."""
 
-import csv
-import io
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -12,24 +10,8 @@ from tsmon.history.rows import SELECT_EVENTS, read_events
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Event
-from tsmon.server.answers import EventAnswer, SeverityCounts
-from tsmon.server.render import event_answer
 
 _CHUNK = 500
-COLUMNS = (
-    "id",
-    "timestamp",
-    "recorded_at",
-    "event_type",
-    "severity",
-    "node_id",
-    "hostname",
-    "node_type",
-    "message",
-)
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A cell that begins so is a formula to some spreadsheet, in East Asian ones also in full width."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +54,11 @@ def _where(chosen: EventFilter, *, any_severity: bool = False) -> tuple[str, lis
 
 async def page_of_events(
     store: Store, chosen: EventFilter, limit: int, offset: int
-) -> tuple[list[Event], int, SeverityCounts]:
+) -> tuple[list[Event], int, dict[str, int]]:
     """Events newest first, how many there are in all, and the counts per severity of what the filters but
     `severity` choose. Raises StoreError."""
 
-    def read(db: sqlite3.Connection) -> tuple[list[Event], int, SeverityCounts]:
+    def read(db: sqlite3.Connection) -> tuple[list[Event], int, dict[str, int]]:
         where, values = _where(chosen)
         # Only texts of this module are put together; every value is bound.
         newest = f"{SELECT_EVENTS}{where} ORDER BY id DESC LIMIT ? OFFSET ?"
@@ -84,11 +66,8 @@ async def page_of_events(
         where, values = _where(chosen, any_severity=True)
         per_severity = f"SELECT severity, count(*) FROM events{where} GROUP BY severity"  # noqa: S608
         counts = dict(db.execute(per_severity, values))
-        summary = SeverityCounts(
-            sum(counts.values()), counts.get("ok", 0), counts.get("warning", 0), counts.get("critical", 0)
-        )
-        total = summary.total if not chosen.severity else counts.get(chosen.severity, 0)
-        return events, total, summary
+        total = sum(counts.values()) if not chosen.severity else counts.get(chosen.severity, 0)
+        return events, total, counts
 
     return await store.read(read)
 
@@ -147,27 +126,6 @@ async def alerts_of(store: Store, events: Iterable[Event]) -> dict[str, Alert]:
     return await store.read(read) if ids else {}
 
 
-def csv_text(events: Iterable[Event], *, header: bool) -> str:
-    """Rows of CSV; a cell never begins a formula in a spreadsheet."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    if header:
-        writer.writerow(COLUMNS)
-    for event in events:
-        answer = event_answer(event)
-        writer.writerow([_cell(getattr(answer, column)) for column in COLUMNS])
-    return out.getvalue()
-
-
-def _cell(value: str | None) -> str:
-    text = value or ""
-    return "'" + text if text.startswith(_FORMULA) else text
-
-
-def ndjson_lines(events: Iterable[Event]) -> bytes:
-    return b"".join(msgspec.json.encode(event_answer(event)) + b"\n" for event in events)
-
-
 async def log_mark(store: Store) -> tuple[int, int]:
     """The first and the last id of the log: rows never change, so that these two tell one log from another.
     Raises StoreError."""
@@ -177,7 +135,3 @@ async def log_mark(store: Store) -> tuple[int, int]:
         return first or 0, last or 0
 
     return await store.read(read)
-
-
-def answers(events: Iterable[Event]) -> list[EventAnswer]:
-    return [event_answer(event) for event in events]
