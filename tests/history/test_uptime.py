@@ -8,23 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.histories import LENGTH, History, histories
 from tsmon.history.uptime import ObservedTime, Outage, Span, calculate_uptime, make_bars, outages, percentage
-
-LENGTH = 240
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> tuple[list[Span], list[tuple[int, int]], int]:
-    """Spans of a node that arrives, changes, is removed and returns; observed stretches; first seen."""
-    cuts = sorted(draw(st.sets(st.integers(0, LENGTH), min_size=1, max_size=12)))
-    spans = []
-    for start, end in zip(cuts, [*cuts[1:], LENGTH + 50], strict=True):
-        state = draw(st.sampled_from(["online", "offline", "unknown", None]))
-        if state is not None:
-            spans.append(Span(state, float(start), float(end)))
-    marks = sorted(draw(st.lists(st.integers(0, LENGTH), max_size=12)))
-    observed = [(a, b) for a, b in zip(marks[::2], marks[1::2], strict=False)]
-    return spans, observed, cuts[0]
 
 
 def per_second(spans: list[Span], observed: list[tuple[int, int]], start: int, end: int) -> list[str]:
@@ -38,9 +23,7 @@ def per_second(spans: list[Span], observed: list[tuple[int, int]], start: int, e
 
 
 @given(histories(), st.integers(0, LENGTH), st.integers(0, LENGTH))
-def test_uptime_is_what_counting_seconds_gives(
-    history: tuple[list[Span], list[tuple[int, int]], int], a: int, b: int
-) -> None:
+def test_uptime_is_what_counting_seconds_gives(history: History, a: int, b: int) -> None:
     spans, observed, first_seen = history
     start, end = min(a, b), max(a, b)
     seconds = per_second(spans, observed, start, end)
@@ -54,9 +37,7 @@ def test_uptime_is_what_counting_seconds_gives(
 
 
 @given(histories(), st.integers(1, 40))
-def test_bars_are_what_counting_seconds_gives(
-    history: tuple[list[Span], list[tuple[int, int]], int], buckets: int
-) -> None:
+def test_bars_are_what_counting_seconds_gives(history: History, buckets: int) -> None:
     spans, observed, first_seen = history
     width = LENGTH // buckets
     bounds = [n * width for n in range(buckets + 1)]
@@ -90,7 +71,7 @@ def test_observed_time_is_a_union(stretches: list[tuple[int, int]], a: int, b: i
 
 
 @given(histories())
-def test_outages_cover_every_offline_second(history: tuple[list[Span], list[tuple[int, int]], int]) -> None:
+def test_outages_cover_every_offline_second(history: History) -> None:
     spans, _, _ = history
     found = outages(spans, 0, LENGTH, LENGTH + 50)
     offline = [span for span in spans if span.state == "offline" and span.start < LENGTH]

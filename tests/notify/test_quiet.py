@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsmon.config import MaintenanceSettings
+from tsmon.config.windows import window_end
 from tsmon.monitor.alerts import Alert, Silence
-from tsmon.notify.quiet import Quiet, window_end
+from tsmon.notify.quiet import Quiet
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -15,12 +15,12 @@ from tsmon.base.clock import rfc3339
 from tsmon.config import ChannelSettings, redact_url
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
+from tsmon.monitor.selection import Selector
 from tsmon.notify.desk import News
 from tsmon.notify.line import Office, meta_key
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
 from tsmon.notify.poster import Poster
-from tsmon.notify.selection import Selector
 from tsmon.notify.texts import Message, headline
 
 log = structlog.get_logger(__name__)

@@ -12,10 +12,10 @@ from tsmon.config import ChannelSettings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.cause import common_cause
 from tsmon.monitor.incidents import OUTAGES, stream_of
+from tsmon.monitor.selection import Selector
 from tsmon.monitor.state import Node, View
 from tsmon.notify.grouping import Draft, Group, load_groups
 from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
-from tsmon.notify.selection import Selector
 
 MOST_WAITING = 1000
 """Notices that wait for a channel; beyond that the oldest are dropped."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from tsmon.classify import Conditions, glob_pattern
+from tsmon.config import MaintenanceSettings
+from tsmon.monitor.alerts import Silence
 from tsmon.monitor.state import Node
 
 
@@ -32,3 +34,8 @@ class Selector:
             return self.selects_all
         role_fits = self._roles is None or self._roles.match(node.role.name.casefold()) is not None
         return role_fits and self._conditions.hold(node.facts)
+
+
+def selector_of(given: MaintenanceSettings | Silence) -> Selector:
+    """What a maintenance window or a silence selects."""
+    return Selector(hosts=given.hosts, tags=given.tags, os=given.os, users=given.users, roles=given.roles)
