@@ -18,7 +18,9 @@ LC_ALL=C
 export LC_ALL
 
 children=64          # connections answered at a time; the others wait in the backlog
-request_seconds=3    # for the whole head of a request; also how long 64 silent clients can keep others waiting
+slots=16             # of them at most so many ask for whois, and as many ping: 32 are left for /status
+silent_seconds=1.5   # for the first bytes of one (busybox: 1): 190 silent clients keep others waiting three times that long
+request_seconds=3    # for the whole head of a request
 request_bytes=16384
 cli_seconds=9        # under tsmon's source_timeout (10 s), so that tsmon hears "it hung" and not silence
 ping_seconds=5
@@ -52,7 +54,8 @@ listen() {
     fi
     # By the environment, since a path within socat's address would need its quoting.
     TSMON_SIDECAR_SCRIPT=$0
-    export TSMON_SIDECAR_SCRIPT
+    TSMON_SIDECAR_SLOTS=$(mktemp -d) || die "no directory can be made in ${TMPDIR:-/tmp}: it must be writable"
+    export TSMON_SIDECAR_SCRIPT TSMON_SIDECAR_SLOTS
     # nofork gives the handler the socket itself: a process of socat between would cut off answers to clients
     # that shut their sending side, or stay as long as a client does.
     # shellcheck disable=SC2016 # socat's shell expands it
@@ -135,7 +138,10 @@ is_ipv6() {
 head_lines() {
     printf 'HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %s\r\n' "$1" "$2" "$3"
     printf 'Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n'
-    [ "${1%% *}" != 405 ] || printf 'Allow: GET, HEAD\r\n'
+    case $1 in
+        405*) printf 'Allow: GET, HEAD\r\n' ;;
+        503*) printf 'Retry-After: 1\r\n' ;;
+    esac
     printf '\r\n'
 }
 
@@ -167,8 +173,8 @@ reply() {
 # read_request: the head of the request in $request, bounded in size and time.
 read_request() {
     request=
-    left=$request_seconds
-    end=$(($(date +%s) + request_seconds))
+    end=
+    left=$silent_seconds
     while :; do
         # Control characters become one that no request may hold (a shell's variable cannot hold NUL).
         chunk=$(
@@ -184,7 +190,9 @@ read_request() {
             method=LONG
             fail "431 Request Header Fields Too Large" too_large "the request is too large"
         fi
-        left=$((end - $(date +%s)))
+        now=$(date +%s)
+        [ -n "$end" ] || end=$((now + request_seconds))
+        left=$((end - now))
         { [ "$left" -gt 0 ] && [ "$left" -le "$request_seconds" ]; } ||
             fail "408 Request Timeout" timeout "no complete request came in time"
     done
@@ -194,12 +202,14 @@ bad_request() {
     fail "400 Bad Request" bad_request "$1"
 }
 
-# parse_request: $request into $method, $path, $version, $host, $accept, $origin.
+# parse_request: $request into $method, $path, $version, $host, $accept, $origin, $site, $mode.
 parse_request() {
     number=0
     host=
     accept=
     origin=
+    site=
+    mode=
     while IFS= read -r line; do
         line=${line%"$cr"}
         case $line in *"$cr"* | *["$soh"]*) method=BAD; bad_request "the request holds control characters" ;; esac
@@ -238,9 +248,14 @@ parse_header() {
     case $name in
         [Oo][Rr][Ii][Gg][Ii][Nn]) origin=yes ;;
         [Aa][Cc][Cc][Ee][Pp][Tt]) accept=$value ;;
+        [Ss][Ee][Cc]-[Ff][Ee][Tt][Cc][Hh]-[Ss][Ii][Tt][Ee]) site=$value ;;
+        [Ss][Ee][Cc]-[Ff][Ee][Tt][Cc][Hh]-[Mm][Oo][Dd][Ee]) mode=$value ;;
         [Hh][Oo][Ss][Tt])
             [ -z "$host" ] || bad_request "there is more than one Host"
-            host=$(printf %s "$value" | tr -d ' \t' | tr '[:upper:]' '[:lower:]')
+            host=${value# }
+            case $host in
+                *[A-Z\ \	]*) host=$(printf %s "$host" | tr -d ' \t' | tr '[:upper:]' '[:lower:]') ;;
+            esac
             [ -n "$host" ] || bad_request "the Host is empty"
             ;;
     esac
@@ -261,6 +276,30 @@ is_known_host() {
         [ "$bare" != "$name" ] || return 0
     done
     return 1
+}
+
+# -- places ------------------------------------------------------------------------------------------------
+
+# take_slot KIND: one of the places of whois or ping until this handler ends, else 503. By what the shell does
+# itself, since refusing must be cheap: a file that only one can make, with the process that holds it.
+take_slot() {
+    [ -n "${TSMON_SIDECAR_SLOTS:-}" ] || return 0 # started by something else than the listener, which counts itself
+    [ -d "$TSMON_SIDECAR_SLOTS" ] || mkdir "$TSMON_SIDECAR_SLOTS" 2>/dev/null # what cleans /tmp was here
+    set -C
+    number=1
+    while [ "$number" -le "$slots" ]; do
+        file=$TSMON_SIDECAR_SLOTS/$1.$number
+        if { echo "$$" >"$file"; } 2>/dev/null; then
+            slot=$file
+            set +C
+            return
+        fi
+        holder=
+        { read -r holder <"$file"; } 2>/dev/null
+        # One that was killed left its file: whoever comes next takes it.
+        if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then rm -f "$file"; else number=$((number + 1)); fi
+    done
+    fail "503 Service Unavailable" busy "the sidecar answers $slots requests of this kind already"
 }
 
 # -- the command line --------------------------------------------------------------------------------------
@@ -343,6 +382,7 @@ whois() {
     esac
     { is_address "$ip" && is_port "$asked_port"; } ||
         fail "400 Bad Request" bad_address "whois takes an IPv4 or IPv6 address, with a port or without"
+    take_slot whois
     case $accept in
         *application/json*) plain= ;;
         *text/plain*) plain=yes ;;
@@ -359,6 +399,7 @@ whois() {
 # ping ADDRESS: through the LocalAPI, since the CLI's own ping has no JSON and calls a relayed answer a failure.
 ping() {
     is_address "$1" || fail "400 Bad Request" bad_address "ping takes an IPv4 or IPv6 address"
+    take_slot ping
     cli "$ping_seconds" debug localapi POST "/localapi/v0/ping?ip=$1&type=disco"
     if cli_hung; then
         # A node that does not answer and a tailscaled that does not look the same from here.
@@ -369,11 +410,21 @@ ping() {
     reply_json
 }
 
+# refuse_web_pages: what a page of another site asks is not answered; somebody who opens an address is.
+refuse_web_pages() {
+    case $site in *cross-site*)
+        case $mode in *navigate*) ;; *) origin=yes ;; esac
+        ;;
+    esac
+    [ -z "$origin" ] || fail "403 Forbidden" forbidden "requests of web pages are not answered"
+}
+
 answer() {
     soh=$(printf '\001')
     work=
+    slot=
     method=NONE # while none was read
-    trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+    trap '[ -z "$work$slot" ] || rm -rf ${work:+"$work"} ${slot:+"$slot"}' EXIT
     trap 'exit 1' HUP INT PIPE TERM
     read_request
     parse_request
@@ -381,7 +432,7 @@ answer() {
         GET | HEAD) ;;
         *) fail "405 Method Not Allowed" method_not_allowed "only GET and HEAD are answered" ;;
     esac
-    [ -z "$origin" ] || fail "403 Forbidden" forbidden "requests of web pages are not answered"
+    refuse_web_pages
     if [ -n "$host" ]; then
         is_known_host "$host" ||
             fail "403 Forbidden" forbidden "this Host is none of the sidecar's (TSMON_SIDECAR_HOSTS)"

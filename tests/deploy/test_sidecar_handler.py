@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,74 @@ async def test_silent_clients_are_ended_and_keep_nobody_out(proxy: Proxy) -> Non
         writer.close()
     assert proxy.leftovers == []
     assert (proxy.directory / "stderr").read_text() == ""
+
+
+@pytest.mark.slow
+async def test_190_silent_and_2000_whois_clients_keep_status_from_nobody(proxy: Proxy) -> None:
+    """More of each than the listener has children and backlog for, and a whois that hangs."""
+    proxy.say("whois", out="{}", hang="20")
+    silent = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(190)]
+
+    async def ask_who() -> int:
+        with contextlib.suppress(OSError, TimeoutError):
+            return (await proxy.ask("/whois/100.64.0.2", seconds=12)).status
+        return 0
+
+    crowd = [asyncio.create_task(ask_who()) for _ in range(2000)]
+    try:
+        for _ in range(3):
+            begun = time.monotonic()
+            assert (await proxy.ask("/status")).status == 200
+            assert time.monotonic() - begun < 5
+        seen = Counter(await asyncio.gather(*crowd))
+    finally:
+        for task in crowd:
+            task.cancel()
+        for _, writer in silent:
+            writer.close()
+    assert seen[503] > 100
+    assert len([call for call in proxy.calls if "<whois>" in call]) <= 32, "16 at a time, for 9 s each"
+
+
+@pytest.mark.parametrize("kind", ["whois", "ping"])
+async def test_16_of_a_kind_at_once_and_the_rest_is_503(proxy: Proxy, kind: str) -> None:
+    proxy.say("whois", out="{}", hang="3")
+    proxy.say("debug", out="{}", hang="3")
+    answers = await asyncio.gather(*(proxy.ask(f"/{kind}/100.64.0.2") for _ in range(20)))
+    refused = [answer for answer in answers if answer.status == 503]
+    assert len(refused) == 4
+    assert {(answer.code, answer.headers["retry-after"]) for answer in refused} == {("busy", "1")}
+    proxy.say("whois", out="{}")
+    proxy.say("debug", out="{}")
+    assert (await proxy.ask(f"/{kind}/100.64.0.2")).status == 200, "the places were given back"
+
+
+async def test_the_place_of_a_killed_handler_is_taken_by_the_next(proxy: Proxy) -> None:
+    proxy.say("whois", out="{}", hang="2")
+    for _ in range(16):
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"GET /whois/100.64.0.2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await wait_for(lambda: len(proxy.calls) == 16)
+    assert (await proxy.ask("/whois/100.64.0.2")).status == 503
+    for child in children(proxy.process.pid):
+        os.kill(int(child), signal.SIGKILL)
+    proxy.say("whois", out="{}")
+    assert (await proxy.ask("/whois/100.64.0.2")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "", 403),
+        ("cross-site", "navigate", 200),
+        ("none", "", 200),
+    ],
+)
+async def test_pages_of_other_sites_get_nothing(proxy: Proxy, site: str, mode: str, status: int) -> None:
+    """An <img> sends no Origin."""
+    answer = await proxy.ask("/status", sec_fetch_site=site, Sec_Fetch_Mode=mode)
+    assert answer.status == status
 
 
 @pytest.mark.slow

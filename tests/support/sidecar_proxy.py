@@ -78,8 +78,10 @@ class Proxy:
 
     @property
     def leftovers(self) -> list[Path]:
-        """Temporary files that no request holds any more, once all are answered."""
-        return list((self.directory / "tmp").iterdir())
+        """Temporary files that no request holds any more, once all are answered: the listener's directory of
+        places stays, empty."""
+        found = [entry for entry in (self.directory / "tmp").rglob("*") if entry.parent.name != "tmp"]
+        return [*found, *sorted((self.directory / "tmp").iterdir())[1:]]
 
     async def raw(self, request: bytes, *, seconds: float = 15.0, shut: bool = False) -> bytes:
         """Everything the sidecar says to these bytes; `shut` closes the sending side first."""

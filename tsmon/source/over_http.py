@@ -37,6 +37,7 @@ class HttpSource:
             403: "source_unreachable",
             502: "source_unreachable",
             503: "source_unreachable",
+            408: "source_timeout",
             504: "source_timeout",
         }
         message = f"{self.name}: answered {code}" + (f": {words}" if words else "")
