@@ -21,7 +21,9 @@ from tsmon.daemon.logging import configure
 from tsmon.daemon.loops import Loops
 from tsmon.daemon.systemd import notify, reloading, watchdog_interval
 from tsmon.history.backlog import Backlog
+from tsmon.history.bad_rows import words_aside
 from tsmon.history.chosen import ChosenHistory
+from tsmon.history.files import open_to_others
 from tsmon.history.influx import Influx, InfluxReader, ReadError
 from tsmon.history.influx.importing import put, read_request
 from tsmon.history.pruning import Pruning
@@ -29,6 +31,7 @@ from tsmon.history.store import Store, StoreError
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
 from tsmon.notify.heartbeat import Heartbeat
+from tsmon.notify.notice import check_row
 from tsmon.notify.notifier import Notifier
 from tsmon.server.admin import Admin
 from tsmon.server.connections import IDLE_SECONDS, Connections
@@ -97,7 +100,7 @@ class Daemon:
     async def start(self) -> None:
         """Everything up to the first request that can be answered. Raises StartError."""
         try:
-            self.store = await Store.open(self.state_dir)
+            self.store = await Store.open(self.state_dir, {"notifications": check_row})
             loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
         except StoreError as error:
             raise StartError(str(error)) from None
@@ -312,6 +315,11 @@ class Daemon:
     def _present_nodes(self) -> Iterable[Node]:
         return self.monitor.view.nodes.values()
 
+    def _storage_warnings(self) -> list[str]:
+        """What is amiss in the state directory, with the remedy."""
+        found = [open_to_others(self.state_dir), words_aside(self.store.bad_rows)]
+        return [text for text in found if text]
+
     def _history_warnings(self) -> list[str]:
         if self.history.doubt:
             return [self.history.doubt]
@@ -404,6 +412,7 @@ class Daemon:
             "error": self._backlog.error or None,
             "waiting": self._backlog.waiting,
             "report": self.store.report or None,
+            "bad_rows": dict(self.store.bad_rows),
         }
         open_to_tailnet = view.tun is False and self.settings.auth.mode in ("", "none")
         return Readiness(
@@ -416,6 +425,7 @@ class Daemon:
                 "heartbeat": self.heartbeat.readiness() if self.heartbeat is not None else None,
                 "warnings": [
                     *([USERSPACE_WARNING] if open_to_tailnet else []),
+                    *self._storage_warnings(),
                     *self.notifier.warnings(),
                     *self._history_warnings(),
                 ],

@@ -63,7 +63,9 @@ def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 
 def prepare() -> None:
-    """Descriptors enough for the API's connections, and memory that goes back to the system."""
+    """Files for this user alone, descriptors enough for the API's connections, and memory that goes back to
+    the system."""
+    os.umask(0o077)
     raise_limit()
     _give_memory_back()
 

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 import structlog
 
-from tsmon.history.rows import SELECT_EVENTS, last_id, read_events
-from tsmon.monitor.alerts import Alert
+from tsmon.history.rows import SELECT_EVENTS, last_id, read_alerts, read_events
 from tsmon.monitor.batch import Loaded
 from tsmon.monitor.state import Event, Node
 
@@ -18,10 +17,7 @@ _CHUNK = 500
 
 def load_all(db: sqlite3.Connection, flips_since: float) -> Loaded:
     """What the last run knew; `flips_since` in Unix seconds."""
-    alerts = [
-        msgspec.msgpack.decode(body, type=Alert)
-        for (body,) in db.execute("SELECT body FROM alerts WHERE state != 'resolved' ORDER BY id")
-    ]
+    alerts = list(read_alerts(db.execute("SELECT body FROM alerts WHERE state != 'resolved' ORDER BY id")))
     nodes = _decoded(db, "removed_at IS NULL")
     present = {node.id for node in nodes}
     alerted = {alert.node_id for alert in alerts if alert.node_id} - present

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tsmon.history.rows import SELECT_EVENTS, read_events
+from tsmon.history.rows import SELECT_EVENTS, read_alerts, read_events
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Event
@@ -106,7 +106,7 @@ async def resolved_alerts(store: Store) -> list[Alert]:
 
     def read(db: sqlite3.Connection) -> list[Alert]:
         rows = db.execute("SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 10000")
-        return [msgspec.msgpack.decode(body, type=Alert) for (body,) in rows]
+        return list(read_alerts(rows))
 
     return await store.read(read)
 
@@ -118,9 +118,8 @@ async def alerts_of(store: Store, events: Iterable[Event]) -> dict[str, Alert]:
     def read(db: sqlite3.Connection) -> dict[str, Alert]:
         found = {}
         for id_ in ids:
-            row = db.execute("SELECT body FROM alerts WHERE id = ?", (id_,)).fetchone()
-            if row is not None:
-                found[id_] = msgspec.msgpack.decode(row[0], type=Alert)
+            for alert in read_alerts(db.execute("SELECT body FROM alerts WHERE id = ?", (id_,))):
+                found[id_] = alert
         return found
 
     return await store.read(read) if ids else {}

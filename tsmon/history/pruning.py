@@ -43,6 +43,7 @@ class Pruning:
         for table, key, ended in (
             ("alerts", "id", "state = 'resolved' AND resolved_at < ?"),
             ("observed", "scope, start", "end < ?"),
+            ("bad_rows", "id", "found < ?"),
             # Ids grow with recording: the oldest events are the first.
             ("events", "id", "id < (SELECT min(id) FROM events) + 500 AND recorded_at < ?"),
         ):

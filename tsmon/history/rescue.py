@@ -81,8 +81,13 @@ def check(db: sqlite3.Connection) -> None:
 
 def check_unless_large(db: sqlite3.Connection, path: Path) -> None:
     """The same, of a database at `path` that is small enough for it to be quick."""
-    if path.stat().st_size < _CHECKED:
+    if not is_large(path):
         check(db)
+
+
+def is_large(path: Path) -> bool:
+    """To look at all of the database would take more than a moment."""
+    return path.stat().st_size >= _CHECKED
 
 
 def copy_out(db: sqlite3.Connection, path: Path) -> Path:

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import structlog
 
+from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, SpanChange
 from tsmon.monitor.state import Event, Node
+
+log = structlog.get_logger(__name__)
 
 _EVENT_COLUMNS = (
     "id, timestamp, recorded_at, event_type, severity, node_id, hostname, node_type, message, details"
@@ -143,8 +147,13 @@ def last_id(db: sqlite3.Connection, table: str) -> int:
 
 
 def read_events(rows: Iterable[tuple[Any, ...]]) -> Iterable[Event]:
-    """Events of rows of the events table."""
+    """Events of rows of the events table, but for those that cannot be read (bad_rows.py)."""
     for id_, timestamp, recorded_at, kind, severity, node_id, hostname, node_type, message, details in rows:
+        try:
+            decoded = msgspec.json.decode(details, type=dict[str, Any])
+        except (msgspec.DecodeError, TypeError):
+            log.warning("stored_event_unreadable", id=id_)
+            continue
         yield Event(
             id=id_,
             timestamp=timestamp,
@@ -155,5 +164,14 @@ def read_events(rows: Iterable[tuple[Any, ...]]) -> Iterable[Event]:
             hostname=hostname,
             node_type=node_type,
             message=message,
-            details=msgspec.json.decode(details),
+            details=decoded,
         )
+
+
+def read_alerts(rows: Iterable[tuple[bytes]]) -> Iterable[Alert]:
+    """Alerts of the column `body`, but for those that cannot be read (bad_rows.py)."""
+    for (body,) in rows:
+        try:
+            yield msgspec.msgpack.decode(body, type=Alert)
+        except (msgspec.DecodeError, TypeError):
+            log.warning("stored_alert_unreadable")

@@ -130,4 +130,13 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE spans;
     ALTER TABLE spans_2 RENAME TO spans;
     """,
+    """
+    CREATE TABLE bad_rows (
+        id INTEGER PRIMARY KEY,
+        found REAL NOT NULL,
+        origin TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        body TEXT NOT NULL
+    );
+    """,
 )

@@ -5,22 +5,21 @@ commits, never the file.
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import structlog
 
+from tsmon.history.bad_rows import Check, count_aside, move_aside
+from tsmon.history.files import FileError, lock, make_private
 from tsmon.history.loading import find_nodes, find_removed, load_all
 from tsmon.history.pruning import Pruning
 from tsmon.history.readers import Readers
-from tsmon.history.rescue import Marks, check_unless_large, copy_out, is_whole, marks, set_aside
+from tsmon.history.rescue import Marks, check_unless_large, copy_out, is_large, is_whole, marks, set_aside
 from tsmon.history.rows import apply_batch
 from tsmon.history.schema import APPLICATION_ID, MIGRATIONS
 from tsmon.monitor.batch import Batch, Loaded
@@ -52,8 +51,11 @@ class StoreRenewedError(StoreError):
 class Store:
     """The database of one tsmon. Made by `open`."""
 
-    def __init__(self, path: Path, lock: Any) -> None:
+    def __init__(self, path: Path, lock: Any, checks: Mapping[str, Check]) -> None:
         self.path = path
+        self._checks = checks
+        self.bad_rows: Mapping[str, int] = {}
+        """Rows that could not be read and lie aside in the table `bad_rows`, by table."""
         self.report = ""
         """What a reader of /readyz must know: a broken file that was set aside."""
         self._lock_file = lock
@@ -65,9 +67,10 @@ class Store:
         self._stop_by = float("inf")
 
     @classmethod
-    async def open(cls, state_dir: Path) -> "Store":
-        """Open the database in `state_dir` (made when missing) and bring it up to date. Raises StoreError."""
-        store = cls(state_dir / "tsmon.db", await asyncio.to_thread(_lock, state_dir))
+    async def open(cls, state_dir: Path, checks: Mapping[str, Check] | None = None) -> "Store":
+        """Open the database in `state_dir` (made when missing), bring it up to date and move bad rows aside;
+        `checks` read rows of tables that others fill. Raises StoreError."""
+        store = cls(state_dir / "tsmon.db", await asyncio.to_thread(_locked, state_dir), checks or {})
         try:
             await store._on_writer(store._connect)
         except StoreError:
@@ -141,6 +144,10 @@ class Store:
             self._db = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
+        try:
+            make_private(self.path)
+        except FileError as error:
+            raise StoreError(str(error)) from None
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -157,13 +164,14 @@ class Store:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             _migrate(db, version)
+            move_aside(db, self._checks, large=is_large(self.path))
+            self.bad_rows = count_aside(db)
             self._marks = marks(self.path)
             db.execute(f"PRAGMA busy_timeout = {_BUSY_STEP * 1000:.0f}")
             self._readers.renew()
         except (StoreError, sqlite3.DatabaseError):
             db.close()
             raise
-        os.chmod(self.path, 0o600)
         return db
 
     def _disconnect(self) -> None:
@@ -258,33 +266,11 @@ class Store:
         return f"{self.path}: {remedies.get(_code(error), error)}"
 
 
-def _lock(state_dir: Path) -> Any:
-    """One process per database. Raises StoreError saying who holds it."""
-    path = state_dir / "tsmon.lock"
+def _locked(state_dir: Path) -> Any:
     try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = path.open("a+")
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be opened: {error.strerror} (see state_dir)") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read(100).strip() or "another process"
-        file.close()
-        raise StoreError(
-            f"{path.parent}: is in use by {holder}: stop that tsmon, or give this one another state_dir"
-        ) from None
-    try:
-        file.truncate(0)
-        file.write(f"tsmon with process id {os.getpid()}")
-        file.flush()
-    except OSError as error:
-        # What is still in its buffer fails again when it is closed.
-        with suppress(OSError):
-            file.close()
-        raise StoreError(f"{path}: cannot be written: {error.strerror} (see state_dir)") from None
-    return file
+        return lock(state_dir)
+    except FileError as error:
+        raise StoreError(str(error)) from None
 
 
 def _code(error: BaseException) -> int:

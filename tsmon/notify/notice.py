@@ -1,6 +1,7 @@
 """What is told: a notice and its entries, as the outbox stores them. Pure; texts.py makes the words."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,3 +35,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str = ""
     words: str = ""
     """Title and text of a notice that is not about alerts."""
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Raises ValueError for a row of the table `notifications` whose message cannot be read."""
+    msgspec.json.decode(row["body"], type=Notice)

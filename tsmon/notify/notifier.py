@@ -12,6 +12,7 @@ import structlog
 
 from tsmon.base.clock import Clock
 from tsmon.config import ChannelSettings, Settings
+from tsmon.history.rows import read_alerts
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.monitor.batch import Batch, Write
@@ -351,12 +352,9 @@ def _load(db: sqlite3.Connection) -> Loaded:
     silences = [
         msgspec.json.decode(body, type=Silence) for (body,) in db.execute("SELECT body FROM silences")
     ]
-    ended = [
-        msgspec.msgpack.decode(body, type=Alert)
-        for (body,) in db.execute(
-            "SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 5000"
-        )
-    ]
+    ended = read_alerts(
+        db.execute("SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 5000")
+    )
     return Loaded(next_id, waiting, kept, silences, {alert.id: alert for alert in ended})
 
 

@@ -278,6 +278,8 @@ class StorageReady(msgspec.Struct):
     error: str | None
     waiting: int
     report: str | None
+    bad_rows: dict[str, int]
+    """By table: rows that could not be read and lie aside."""
 
 
 class RefusedLine(msgspec.Struct):

@@ -19,6 +19,8 @@ _FREE_BYTES = 200_000_000
 
 def examine_state(settings: Settings, environ: Mapping[str, str], now: float) -> list[Finding]:
     """State directory, disk, database, and whether a tsmon runs on it."""
+    from tsmon.history.files import open_to_others  # noqa: PLC0415 (start-up time)
+
     directory = state_dir(settings, environ)
     if not directory.is_dir():
         return [_examine_missing(directory)]
@@ -28,6 +30,8 @@ def examine_state(settings: Settings, environ: Mapping[str, str], now: float) ->
         found.append(
             Finding("state", "failed", says, "run the doctor as the user that tsmon runs as, or chown it")
         )
+    elif others := open_to_others(directory):
+        found.append(Finding("state", "warning", *others.split(": ", 1)))
     else:
         found.append(Finding("state", "ok", str(directory)))
     free = shutil.disk_usage(directory).free
@@ -35,6 +39,10 @@ def examine_state(settings: Settings, environ: Mapping[str, str], now: float) ->
         says = f"{free / 1e6:.0f} MB are free at {directory}"
         found.append(Finding("disk", "warning", says, "free some, or lower retention"))
     database = directory / "tsmon.db"
+    linked = [path for path in (database, directory / "tsmon.lock") if path.is_symlink()]
+    if linked:
+        says = f"{linked[0]} is a symbolic link, which tsmon does not follow"
+        return [*found, Finding("database", "failed", says, "remove it, and let state_dir name the place")]
     if not database.exists():
         return [*found, Finding("database", "skipped", "none yet: the first run makes it")]
     return [*found, _examine_database(database, now)]
@@ -49,6 +57,7 @@ def _examine_missing(directory: Path) -> Finding:
 
 
 def _examine_database(path: Path, now: float) -> Finding:
+    from tsmon.history.bad_rows import count_aside, words_aside  # noqa: PLC0415 (start-up time)
     from tsmon.history.schema import APPLICATION_ID, MIGRATIONS  # noqa: PLC0415 (start-up time)
 
     try:
@@ -66,7 +75,9 @@ def _examine_database(path: Path, now: float) -> Finding:
                 says = f"{path} is of a newer tsmon (schema {version}, this one knows {len(MIGRATIONS)})"
                 return Finding("database", "failed", says, "update tsmon")
             (check,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            (last,) = database.execute("SELECT max(end) FROM observed").fetchone() if version else (None,)
+            newest = "SELECT max(end) FROM observed WHERE typeof(end) = 'real'"
+            (last,) = database.execute(newest).fetchone() if version else (None,)
+            aside = words_aside(count_aside(database)) if version == len(MIGRATIONS) else ""
         finally:
             database.close()
     except sqlite3.OperationalError as error:
@@ -81,6 +92,8 @@ def _examine_database(path: Path, now: float) -> Finding:
     if last is not None and last > now + 60:
         says = f"the clock is {length_words(last - now)} behind what {path} holds"
         return Finding("clock", "failed", says, "set the clock (NTP)")
+    if aside:
+        return Finding("database", "warning", *aside.split("; ", 1))
     seen = f"; last saw the tailnet {length_words(now - last)} ago" if last is not None else ""
     return Finding("database", "ok", f"{path}, {_size(path)}{seen}")
 
