@@ -367,8 +367,6 @@ async def play_one(name: str, directory: Path, clock: VirtualClock | None = None
             world.tailnet.add(f"node-{n:04}", notify=False, tags=["tag:server", f"tag:rack-{n // 500}"])
         await world.start()
         stack.push_async_callback(world.kill)
-        if influx is not None:
-            world.connect_influx()
         play = Play(world, influx)
         await world.run(121)
         await script(play)

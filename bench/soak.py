@@ -32,7 +32,7 @@ from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import serving
 from tsmon.demo.tailnet import SimSource, SimTailnet
 from tsmon.history.store import Store
-from tsmon.monitor.monitor import Published
+from tsmon.monitor.ledger import Published
 
 DAY = 86400.0
 NODES = 1000
@@ -218,7 +218,7 @@ async def play(
         begun = clock.now()
         while not daemon.collector.polls:
             await clock.sleep(0.01)
-        daemon.monitor.subscribe(ear.published)  # past the first sightings
+        daemon.parts.ledger.subscribe(ear.published)  # past the first sightings
         memory: list[float] = []
         size: list[float] = []
         jobs = (

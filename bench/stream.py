@@ -33,7 +33,7 @@ async def measure_stream(size: int, directory: Path) -> dict[str, Any]:
         while not daemon.collector.polls:  # noqa: ASYNC110 (the daemon's own work)
             await asyncio.sleep(0.01)
         stored = asyncio.Event()
-        daemon.monitor.subscribe(lambda published: stored.set() if published.events else None)
+        daemon.parts.ledger.subscribe(lambda published: stored.set() if published.events else None)
         clients = await asyncio.create_subprocess_exec(
             *(
                 sys.executable,

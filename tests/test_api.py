@@ -425,7 +425,7 @@ async def test_healthz_and_readyz(here: Site) -> None:
     assert ready["ready"] is True
     assert ready["source"]["kind"] == "sidecar"
     assert ready["storage"] == {"error": None, "waiting": 0, "report": None}
-    here.daemon.loops.change_patience("poll", -1)
+    here.daemon.parts.loops.change_patience("poll", -1)
     assert await here.get("/healthz", 503) == {"status": "stuck", "loop": "poll"}
 
 
@@ -472,7 +472,8 @@ async def test_answers_about_many_nodes_are_made_once_and_off_the_loop(tmp_path:
     roles = tmp_path / "tsmon.toml"
     roles.write_text('[[roles]]\nname = "fleet"\nhosts = ["node-*"]\ncritical = true\nping = false\n')
     async with site(tmp_path, *names) as here:
-        here.daemon._reread = lambda: load(roles, {}, {"source": here.daemon.settings.source.reveal()})
+        source = here.daemon.settings.source.reveal()
+        here.daemon.reloading.reread = lambda: load(roles, {}, {"source": source})
         await here.daemon.reload()
         made: list[str] = []
 
@@ -505,7 +506,8 @@ async def test_a_reload_changes_the_path_prefix(tmp_path: Path) -> None:
     file.write_text('public_url = "https://proxy.example/new"\n')
     async with site(tmp_path, public_url="https://proxy.example/old") as here:
         await here.get("/old/health-monitoring/summary")
-        here.daemon._reread = lambda: load(file, {}, {"source": here.daemon.settings.source.reveal()})
+        source = here.daemon.settings.source.reveal()
+        here.daemon.reloading.reread = lambda: load(file, {}, {"source": source})
         await here.daemon.reload()
         await here.get("/new/health-monitoring/summary")
         await here.get("/old/health-monitoring/summary", 404)

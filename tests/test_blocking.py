@@ -31,4 +31,4 @@ async def test_the_running_daemon_never_blocks_its_loop(tmp_path: Path) -> None:
             await here.poll()
             await here.daemon.collector.collect_health_metrics(1e10)
             await asyncio.sleep(0)
-            assert not [loop for loop in (here.daemon.loops.stuck(),) if loop]
+            assert not [loop for loop in (here.daemon.parts.loops.stuck(),) if loop]

@@ -193,7 +193,7 @@ async def test_an_exception_in_a_job_is_not_the_end(tmp_path: Path) -> None:
         def broken(_: Any) -> None:
             raise ValueError("x")
 
-        world.monitor.subscribe(broken)
+        world.parts.ledger.subscribe(broken)
         await world.run(61)
         assert world.source.reads >= 5
         assert any(line["event"] == "listener_failed" for line in world.lines)
@@ -383,11 +383,11 @@ async def test_acknowledging_a_missing_node_ends_it(tmp_path: Path) -> None:
         world.tailnet.remove(PROD)
         await world.run(200)
         alert = world.alert("node_missing")
-        assert await world.monitor.acknowledge(alert.id, "alice") is not None
+        assert await world.parts.operators.acknowledge(alert.id, "alice") is not None
         assert not world.alerts()
         assert world.monitor.view.missing_roles == {}
         assert world.monitor.view.health().status == "healthy"
-        assert await world.monitor.acknowledge(999, "alice") is None
+        assert await world.parts.operators.acknowledge(999, "alice") is None
 
 
 @virtual

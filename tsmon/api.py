@@ -3,12 +3,13 @@
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from tsmon import __version__
 from tsmon.base.clock import Clock, rfc3339
+from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history.embedded import EmbeddedHistory
@@ -17,7 +18,8 @@ from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.incidents import Incident, join_alerts
-from tsmon.monitor.monitor import Monitor, Published
+from tsmon.monitor.ledger import Published
+from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
 from tsmon.server import route_params as queries
 from tsmon.server.access import AUTHORIZED, Access, Whois, add_security_headers
@@ -64,9 +66,6 @@ from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_be
 from tsmon.server.routing import Route, add_routes, nothing_at, redirect
 from tsmon.server.versions import Versions
 
-T = TypeVar("T")
-_MANY = 500
-"""From this many nodes on an answer is made in a thread."""
 _LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
@@ -121,7 +120,6 @@ class Api:
         self._newest_event = 0
         self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
         self._tailscale_versions = Versions(whois, clock)
-        monitor.subscribe(self._published)
 
     def apply(self, settings: Settings) -> None:
         """Take new settings after a reload."""
@@ -179,7 +177,7 @@ class Api:
         view, alerts = self._monitor.view, self._alerts()
 
         async def make() -> Body:
-            return await _off_loop(len(view.nodes), lambda: nodes_body(view, alerts, figures, values))
+            return await off_loop(lambda: nodes_body(view, alerts, figures, values), len(view.nodes))
 
         body = await self._bodies.get(("nodes", *values.values()), self._made_of(), make)
         return await reply(request, body, {"X-Total-Count": str(body.total)})
@@ -189,7 +187,7 @@ class Api:
         view, alerts, keys = self._monitor.view, self._alerts(), self._keys
 
         async def make() -> Body:
-            return await _off_loop(len(view.nodes), lambda: critical_body(view, keys, alerts, figures))
+            return await off_loop(lambda: critical_body(view, keys, alerts, figures), len(view.nodes))
 
         return await reply(request, await self._bodies.get("critical", self._made_of(), make))
 
@@ -212,7 +210,7 @@ class Api:
             rows = [alert_answer(alert, now) for alert in shown]
             return Body(encode(AlertsAnswer(rows, len(found), as_of)))
 
-        return await reply(request, await _off_loop(len(shown), make))
+        return await reply(request, await off_loop(make, len(shown)))
 
     async def incidents(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await reply(request, Body(encode(self._incidents_answer())))
@@ -222,7 +220,7 @@ class Api:
         view, alerts, keys = self._monitor.view, self._alerts(), self._keys
         sparks = None
         if values["sparks"]:
-            ids = [node.id for node in view.nodes.values() if node.role.critical][:_MANY]
+            ids = [node.id for node in view.nodes.values() if node.role.critical][:MANY_NODES]
             now = self._clock.wall()
             lines = await self._embedded.latency_lines(ids, now - DAY, now, SPARK_STEP)
             sparks = {id_: [(rfc3339(at), ms) for at, ms in line] for id_, line in lines.items()}
@@ -234,20 +232,20 @@ class Api:
             sparks=sparks,
             critical={},
         )
-        body = await _off_loop(len(view.nodes), lambda: glance_body(answer, view, keys, alerts, figures))
+        body = await off_loop(lambda: glance_body(answer, view, keys, alerts, figures), len(view.nodes))
         return await reply(request, body)
 
     async def table(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         figures = await self.figures.get()
         view, alerts = self._monitor.view, self._alerts()
-        found = await _off_loop(len(view.nodes), lambda: Table(view, alerts, figures, values))
+        found = await off_loop(lambda: Table(view, alerts, figures, values), len(view.nodes))
         bars, times = {}, None
         if values["bars"]:
             now = self._clock.wall()
             bounds = [now - DAY + DAY * n / 48 for n in range(49)]
             times = [rfc3339(bound) for bound in bounds]
             bars = await self._history.bars(bounds, {node.id for node in found.page})
-        return await reply(request, await _off_loop(len(view.nodes), lambda: found.body(bars, times)))
+        return await reply(request, await off_loop(lambda: found.body(bars, times), len(view.nodes)))
 
     async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         chosen = EventFilter(
@@ -316,7 +314,7 @@ class Api:
     async def _history_body(self, values: dict[str, Any], figures: Figures) -> Body:
         view = self._monitor.view
         alerts = NodeAlerts(self._alerts())
-        chosen = await _off_loop(len(view.nodes), lambda: choose_nodes(view, alerts, values, figures))
+        chosen = await off_loop(lambda: choose_nodes(view, alerts, values, figures), len(view.nodes))
         shown = page_of(chosen, values)
         now = self._clock.wall()
         start, count = now - values["window"], values["buckets"]
@@ -324,7 +322,7 @@ class Api:
         everyone = len(shown) == len(view.nodes)
         found = await self._history.bars(bounds, None if everyone else {node.id for node in shown})
         kind, total = self._history.kind(start), len(chosen)
-        return await _off_loop(len(shown), lambda: history_body(shown, found, bounds, kind, total))
+        return await off_loop(lambda: history_body(shown, found, bounds, kind, total), len(shown))
 
     async def latency(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
         self._within_retention(values["window"], "window")
@@ -437,7 +435,8 @@ class Api:
             self._told = made_of, answer
         return self._told[1]
 
-    def _published(self, published: Published) -> None:
+    def publish(self, published: Published) -> None:
+        """A step was committed: what was made of the state before is old, and the stream says so."""
         self._steps += 1
         if published.events:
             self._newest_event = published.events[-1].id
@@ -461,7 +460,3 @@ class Api:
             raise BadParameterError(
                 f"{name} takes more than nothing and at most the retention ({days:g} days)"
             )
-
-
-async def _off_loop(size: int, make: Callable[[], T]) -> T:
-    return make() if size < _MANY else await asyncio.to_thread(make)

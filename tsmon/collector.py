@@ -1,17 +1,19 @@
 """The timed jobs of one event loop: poll, ping, collect, check, report.
 
-The mission's three jobs are `collect_health_metrics`, `check_critical_nodes` and `log_health_status`.
+Three of them do the work that people know by name: `collect_health_metrics`, `check_critical_nodes` and
+`log_health_status`. A document starts its way here: `poll` hands it to `Monitor.answer`.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import structlog
 
 from tsmon.base.clock import Clock, rfc3339
+from tsmon.base.threads import off_loop
 from tsmon.classify import Severity
 from tsmon.config import Settings
 from tsmon.monitor.batch import LatencyRow
@@ -27,10 +29,13 @@ log = structlog.get_logger(__name__)
 
 _PINGS_AT_ONCE = 32
 _SMALL_DOCUMENT = 200_000
-"""Bytes up to which a document is decoded in the loop: below 5 ms."""
+"""Bytes below which a document is decoded in the loop: below 5 ms."""
 
 
-SampleSink = Callable[[float, list[Sample]], Awaitable[None]]
+class SampleSink(Protocol):
+    """Where the samples of a grid time go."""
+
+    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None: ...
 
 
 class Collector:
@@ -44,9 +49,11 @@ class Collector:
         monitor: Monitor,
         *,
         last_grid: float = 0.0,
-        put_samples: SampleSink | None = None,
+        sink: SampleSink,
+        beat: Callable[[str], None],
     ) -> None:
-        """`last_grid` is the last grid time that has its samples; `put_samples` takes further ones."""
+        """`last_grid` is the last grid time that has its samples, `sink` takes further ones; `beat` gets the
+        name of a job each time it goes round."""
         self.settings = settings
         self.polls = 0
         self.failures = 0
@@ -54,13 +61,12 @@ class Collector:
         """How long the last poll took: fetch, decode, compare, store."""
         self.last_failure: Failure | None = None
         self.noise = ""
-        self.beat: Callable[[str], None] = lambda _: None
-        """Told the name of a job each time it goes round."""
         self._clock = clock
         self._source = source
         self._monitor = monitor
         self._last_grid = last_grid
-        self.put_samples = put_samples
+        self._sink = sink
+        self._beat = beat
         self._decoder = Decoder(settings.exclude)
         self._answered = asyncio.Event()  # there was a first answer of the source
         self._read_wanted = asyncio.Event()
@@ -82,7 +88,7 @@ class Collector:
     # -- poll ------------------------------------------------------------------------------------------
 
     async def poll(self) -> None:
-        """One read of the source: fetch, trust, decode, compare, tell."""
+        """One read of the source: fetch, decode, hand it to the monitor."""
         begun = time.perf_counter()
         answer: Snapshot | Failure
         try:
@@ -94,8 +100,7 @@ class Collector:
         except BadDocument as error:
             answer = Failure("bad_document", f"{self._source.name}: {error}")
         self._note_failure(answer if isinstance(answer, Failure) else None)
-        self._monitor.can_ping = self._source.can_ping
-        asks = await self._monitor.answer(answer, self._source.health_codes)
+        asks = await self._monitor.answer(answer, self._source.health_codes, can_ping=self._source.can_ping)
         if asks:
             self._asks = asks
             self._ping_wanted.set()
@@ -104,9 +109,7 @@ class Collector:
         self.poll_seconds = time.perf_counter() - begun
 
     async def _decode(self, raw: bytes) -> Snapshot:
-        if len(raw) <= _SMALL_DOCUMENT:
-            return self._decoder.decode(raw)
-        return await asyncio.to_thread(self._decoder.decode, raw)
+        return await off_loop(lambda: self._decoder.decode(raw), len(raw), _SMALL_DOCUMENT)
 
     def _note_failure(self, failure: Failure | None) -> None:
         """Log the change from good to bad and from bad to good, once each."""
@@ -128,7 +131,7 @@ class Collector:
         start = self._clock.mono()
         while True:
             begun = self._clock.mono()
-            self.beat("poll")
+            self._beat("poll")
             self._read_wanted.clear()
             await self.poll()
             took = self._clock.mono() - begun
@@ -158,7 +161,7 @@ class Collector:
         round_due = self._clock.mono()
         while True:
             begun = self._clock.mono()
-            self.beat("ping")
+            self._beat("ping")
             everyone = self._monitor.sees and begun >= round_due - 1e-6
             while everyone and round_due <= begun + 1e-6:
                 round_due += self.settings.ping_interval
@@ -210,7 +213,7 @@ class Collector:
 
     async def run_collect(self) -> None:
         async for grid in self._clock.grid(self.settings.collect_interval):
-            self.beat("collect")
+            self._beat("collect")
             await self.collect_health_metrics(grid)
 
     async def collect_health_metrics(self, grid: float) -> None:
@@ -219,8 +222,7 @@ class Collector:
         now = self._clock.wall()
         if grid > self._last_grid:
             self._last_grid = grid
-            if self.put_samples is not None:
-                await self.put_samples(grid, samples_of(view, now))
+            await self._sink.put_samples(grid, samples_of(view, now))
         latency = [
             LatencyRow(f.node_id, grid, f.min_ms, f.mean_ms, f.max_ms, f.loss, f.path)
             for f in self._monitor.drain_pings()
@@ -234,7 +236,7 @@ class Collector:
     async def run_check(self) -> None:
         await self._answered.wait()
         async for _ in self._clock.ticks(self.settings.check_interval):
-            self.beat("check")
+            self._beat("check")
             self.check_critical_nodes()
 
     def check_critical_nodes(self) -> None:
@@ -256,7 +258,7 @@ class Collector:
     async def run_report(self) -> None:
         await self._answered.wait()
         async for _ in self._clock.ticks(self.settings.report_interval):
-            self.beat("report")
+            self._beat("report")
             self.log_health_status()
 
     def log_health_status(self) -> None:

@@ -80,13 +80,13 @@ async def take_hard_times(browser: Browser) -> None:
         await page.goto(f"{url}/vpn")
         await page.locator(".spark").nth(2).wait_for(state="attached")
         now = daemon.clock.wall()
-        await daemon.notifier.silence(
+        await daemon.parts.silencing.silence(
             Silence(id=0, author="bob", reason="new disks", created=now, ends=now + 7200, hosts=("backup",))
         )
         tailnet.off("chocolate-factory", "git", "backup")
         await expect(page.locator("#alerts li")).to_have_count(3, timeout=60_000)
         git = next(key for key, alert in daemon.monitor.alerts.items() if alert.hostname == "git")
-        await daemon.monitor.acknowledge(git, "alice")
+        await daemon.parts.operators.acknowledge(git, "alice")
         await expect(page.locator("#alerts")).to_contain_text("acknowledged by alice", timeout=60_000)
         await shoot(page, "outage")
         tailnet.on("chocolate-factory", "git", "backup")

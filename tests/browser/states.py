@@ -104,13 +104,15 @@ async def outage(page: Page) -> AsyncIterator[None]:
         await _open(page, found)
         monitor = found.daemon.monitor
         now = found.daemon.clock.wall()
-        await found.daemon.notifier.silence(
+        await found.daemon.parts.silencing.silence(
             Silence(id=0, author="bob", reason="rack", created=now, ends=now + 7200, hosts=("dev",))
         )
         found.tailnet.off(PROD, "git", "dev")
         await found.poll()
         await found.until(lambda: sum(a.state == "firing" for a in monitor.alerts.values()) == 3)
-        await monitor.acknowledge(next(k for k, a in monitor.alerts.items() if a.hostname == "git"), "alice")
+        await found.daemon.parts.operators.acknowledge(
+            next(k for k, a in monitor.alerts.items() if a.hostname == "git"), "alice"
+        )
         await found.poll()
         await expect(page.locator("#alerts")).to_contain_text("acknowledged by alice")
         await expect(page.locator("#alerts")).to_contain_text("silenced until")

@@ -46,9 +46,9 @@ async def test_what_is_acknowledged_or_silenced_is_shown(page: Page, here: Site)
     here.tailnet.off(PROD)
     await here.poll()
     await here.until(lambda: any(a.state == "firing" for a in here.daemon.monitor.alerts.values()))
-    await here.daemon.monitor.acknowledge(next(iter(here.daemon.monitor.alerts)), "alice")
+    await here.daemon.parts.operators.acknowledge(next(iter(here.daemon.monitor.alerts)), "alice")
     now = here.daemon.clock.wall()
-    await here.daemon.notifier.silence(
+    await here.daemon.parts.silencing.silence(
         Silence(id=0, author="bob", reason="rack", created=now, ends=now + 7200, hosts=(PROD,))
     )
     await here.poll()

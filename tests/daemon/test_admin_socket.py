@@ -15,7 +15,8 @@ from tests.support.world import settings
 from tsmon.cli import main
 from tsmon.cli.admin import places, socket_of, unreachable
 from tsmon.config import BAD_CONFIGURATION, loading
-from tsmon.daemon.daemon import Daemon, StartError
+from tsmon.daemon.daemon import Daemon
+from tsmon.daemon.listening import StartError
 
 ROOT_ONLY = pytest.mark.skipif(
     os.geteuid() != 0, reason="SKIPPED LOUDLY: only root gives a socket to a group"

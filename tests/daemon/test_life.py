@@ -347,26 +347,25 @@ async def test_userspace_without_auth_is_warned_about(tmp_path: Path) -> None:
 async def test_a_reload_changes_influxdb_channels_and_heartbeat(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         daemon = here.daemon
-        assert daemon.influx is None
+        assert daemon.parts.outlet.influx is None
         given = {
             "influx.url": "http://127.0.0.1:1",
             "influx.org": "home",
             "heartbeat.url": "http://127.0.0.1:1/secret",
         }
         environ = {"TSMON_NOTIFY_URL": "webhook+http://127.0.0.1:1/secret"}
-        daemon._reread = lambda: load(None, environ, given)
+        daemon.reloading.reread = lambda: load(None, environ, given)
         words = await daemon.reload()
         assert "listen" in words
-        assert daemon.influx is not None
-        assert daemon.collector.put_samples == daemon.influx.put_samples
+        assert daemon.parts.outlet.influx is not None
+        assert daemon.collector._sink is daemon.parts.outlet
         ready = await here.get("/readyz")
         assert ready["influxdb"]["url"] == "http://127.0.0.1:1"
         assert [row["name"] for row in ready["channels"]] == ["default"]
         assert ready["heartbeat"]["service"] == "http://127.0.0.1:1"
         assert "secret" not in str(ready)
-        daemon._reread = lambda: load(None, {}, {})
+        daemon.reloading.reread = lambda: load(None, {}, {})
         await daemon.reload()
-        assert daemon.influx is None
-        assert daemon.collector.put_samples is None
+        assert daemon.parts.outlet.influx is None
         ready = await here.get("/readyz")
         assert (ready["channels"], ready["heartbeat"], ready["warnings"]) == ([], None, [])

@@ -183,7 +183,7 @@ async def test_a_reload_of_a_bad_file_changes_nothing(here: Here) -> None:
     def bad() -> Settings:
         raise ConfigError("poll_interval: takes a duration, as 15s")
 
-    here.site.daemon._reread = bad
+    here.site.daemon.reloading.reread = bad
     before = here.site.daemon.settings
     result = await here.run("reload")
     assert result.exit_code == 1

@@ -32,7 +32,7 @@ class Watching:
         self.daemon = daemon
         self.source = source
         self.events: list[Event] = []
-        daemon.monitor.subscribe(lambda published: self.events.extend(published.events))
+        daemon.parts.ledger.subscribe(lambda published: self.events.extend(published.events))
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason as shown; the name is the present one."""

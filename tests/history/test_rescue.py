@@ -57,15 +57,19 @@ HARMS: dict[str, Callable[[Path, Path, Path], None]] = {
 }
 
 
+def known() -> Batch:
+    """What the monitor knows, whatever the database lost."""
+    return Batch(nodes=nodes(), events=[event(EVENTS)])
+
+
 async def _harmed(tmp_path: Path, harm: str, *, checkpointed: bool) -> tuple[Store, Backlog]:
     store = await Store.open(tmp_path / "state")
     backlog = Backlog(store.commit, store.find_nodes)
-    backlog.whole = lambda: Batch(nodes=nodes(), events=[event(EVENTS)])
     await backlog.commit(Batch(nodes=nodes(), events=[event(n) for n in range(1, EVENTS + 1)]))
     if checkpointed:
         with closing(sqlite3.connect(store.path)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await backlog.commit(Batch())
+        await backlog.commit(Batch(), known)
     path = store.path
     HARMS[harm](path, path.with_name("tsmon.db-wal"), path.with_name("tsmon.db-shm"))
     return store, backlog
@@ -87,8 +91,8 @@ def _image(store: Store, where: Path) -> Path:
 async def test_what_is_not_in_the_file_alone_is_saved(harm: str, tmp_path: Path) -> None:
     """The log and the cache still hold all of it: not one event is lost, not even by a kill just after."""
     store, backlog = await _harmed(tmp_path, harm, checkpointed=False)
-    await backlog.commit(Batch(events=[event(EVENTS + 1)]))
-    await backlog.commit(Batch(events=[event(EVENTS + 2)]))
+    await backlog.commit(Batch(events=[event(EVENTS + 1)]), known)
+    await backlog.commit(Batch(events=[event(EVENTS + 2)]), known)
     assert backlog.error == ""
     assert await count(store, "events") == EVENTS + 2
     assert _stored(_image(store, tmp_path / "image")) == EVENTS + 2
@@ -102,7 +106,7 @@ async def test_after_any_harm_the_database_is_sound_and_goes_on(harm: str, tmp_p
     with structlog.testing.capture_logs() as lines:
         store, backlog = await _harmed(tmp_path, harm, checkpointed=True)
         for n in (1, 2, 3):
-            await backlog.commit(Batch(events=[event(EVENTS + n)]))
+            await backlog.commit(Batch(events=[event(EVENTS + n)]), known)
     assert backlog.error == ""
     found = await count(store, "events")
     assert await count(store, "nodes") == len(nodes())
@@ -147,9 +151,9 @@ async def test_without_room_for_the_copy_nothing_is_thrown_away(
     store, backlog = await _harmed(tmp_path, "deleted", checkpointed=False)
     with monkeypatch.context() as patch:
         patch.setattr("tsmon.history.store.copy_out", full)
-        await backlog.commit(Batch(events=[event(EVENTS + 1)]))
+        await backlog.commit(Batch(events=[event(EVENTS + 1)]), known)
         assert "the disk is full" in backlog.error
-    await backlog.commit(Batch(events=[event(EVENTS + 2)]))
+    await backlog.commit(Batch(events=[event(EVENTS + 2)]), known)
     assert (backlog.error, await count(store, "events")) == ("", EVENTS + 2)
     await store.close()
 

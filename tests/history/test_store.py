@@ -323,9 +323,8 @@ async def test_the_file_is_truncated_under_the_running_process(tmp_path: Path) -
     os.truncate(tmp_path / "tsmon.db", 0)
     whole = Batch(nodes=nodes())
     backlog = Backlog(store.commit, store.find_nodes)
-    backlog.whole = lambda: whole
     for n in range(3000, 3010):
-        await backlog.commit(Batch(events=[event(n)]))
+        await backlog.commit(Batch(events=[event(n)]), lambda: whole)
     assert backlog.error == ""
     assert await count(store, "nodes") == len(whole.nodes)
     assert await count(store, "events") >= 1

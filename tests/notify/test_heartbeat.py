@@ -110,7 +110,7 @@ async def test_it_beats_every_minute_but_while_blind_or_unable_to_store(tmp_path
             beats.append(world.clock.mono())
 
         def problem() -> str:
-            return world.backlog.error if world.monitor.sees else "blind"
+            return world.parts.backlog.error if world.monitor.sees else "blind"
 
         heart = Heartbeat(HeartbeatSettings(url=Secret("http://127.0.0.1:1/")), world.clock, problem)
         heart._beat = beat  # type: ignore[method-assign]

@@ -76,7 +76,7 @@ async def play(world: World, kind: str, name: str) -> None:
         world.notifier.enable("team")
     elif kind == "silence":
         now = world.clock.wall()
-        await world.notifier.silence(
+        await world.parts.silencing.silence(
             Silence(id=0, author="a", reason="b", created=now, ends=now + 300, hosts=(name,))
         )
     else:

@@ -436,7 +436,7 @@ async def test_reminders_come_daily_until_somebody_takes_care(tmp_path: Path) ->
         assert (
             world.messages() == [f"CRITICAL: {PROD} is offline"] + [f"CRITICAL: {PROD} is still offline"] * 2
         )
-        await world.monitor.acknowledge(world.alert("node_offline").id, "alice")
+        await world.parts.operators.acknowledge(world.alert("node_offline").id, "alice")
         await world.run(5 * 3600)
         assert len(world.messages()) == 3
         world.tailnet.on(PROD)
@@ -541,8 +541,6 @@ async def test_a_new_channel_is_told_what_fires_already(tmp_path: Path) -> None:
         await world.reload_roles("")
         await world.run(60)
         assert world.notifier.lines
-        tasks = [run() for _, run in world.notifier.loops()]
-        world.background(*tasks)
         await world.run(60)
         assert world.messages() == [f"CRITICAL: {PROD} is offline"]
 

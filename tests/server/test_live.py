@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.site import Site, site
 from tsmon.history.store import StoreError
-from tsmon.monitor.monitor import Published
+from tsmon.monitor.ledger import Published
 from tsmon.server.live import make_message
 
 STREAM = "/health-monitoring/stream"

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import ROOT
 from tests.support.site import PROD, Site, site
+from tsmon.daemon.readiness import readiness
 from tsmon.server.metrics import Snapshot, _nodes
 
 
@@ -58,7 +59,7 @@ async def test_what_it_says(tmp_path: Path) -> None:
         assert value(found["tsmon_polls_total"]) >= 2
         assert 0 < value(found["tsmon_node_uptime_ratio"], hostname="git", window="24h") <= 1
         assert value(found["tsmon_node_critical"], hostname="git") == 1
-        assert value(found["tsmon_build_info"], version=here.daemon.readiness().parts["version"]) == 1
+        assert value(found["tsmon_build_info"], version=readiness(here.daemon.parts).parts["version"]) == 1
         assert "process_resident_memory_bytes" in found
 
 

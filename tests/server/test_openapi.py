@@ -42,7 +42,7 @@ def validator(found: dict[str, Any], schema: dict[str, Any]) -> Draft202012Valid
 async def test_every_route_is_in_it_and_documented(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         found = await here.get("/openapi.json")
-        routes = {route.resource.canonical for route in here.daemon._runner.app.router.routes()}  # type: ignore[union-attr]
+        routes = {route.resource.canonical for route in here.daemon.listening.runner.app.router.routes()}  # type: ignore[union-attr]
         served = {path for path in routes if not path.startswith("/{below}")}
     assert found["openapi"] == "3.1.0"
     assert set(found["paths"]) == served

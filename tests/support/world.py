@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from tests.support.virtual import VirtualClock
 from tsmon.base.clock import Moment
 from tsmon.collector import Collector
 from tsmon.config import Settings, load
+from tsmon.daemon.jobs import jobs_of
+from tsmon.daemon.parts import Parts, build
+from tsmon.daemon.reload import Reload
 from tsmon.demo.tailnet import SimSource, SimTailnet
-from tsmon.history.backlog import Backlog
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.influx import Influx
 from tsmon.history.store import Store, StoreError
 from tsmon.history.uptime import Outage, Uptime
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
-from tsmon.monitor.monitor import Monitor, Published
+from tsmon.monitor.ledger import Published
+from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.samples import Sample
 from tsmon.monitor.state import Event, Node
 from tsmon.notify.notifier import Notifier
@@ -94,68 +98,44 @@ class World:
         self.watchers: list[Callable[[Published], None]] = []
         """Called after every step, over restarts."""
         self.store: Store
-        self.backlog: Backlog
+        self.parts: Parts
         self.monitor: Monitor
         self.collector: Collector
         self.source: SimSource
         self.notifier: Notifier
+        self._failure: BaseException | None = None  # of a job of tsmon
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start tsmon; returns once the first answer was looked at."""
         structlog.configure(processors=[self._take_line], cache_logger_on_first_use=False)
-        self.store = await Store.open(self.state_dir)
-        loaded = await self.store.load(self.clock.wall() - self.settings.flapping.window)
-        self.backlog = Backlog(self.store.commit, self.store.find_nodes)
-        self.monitor = Monitor(self.clock, self.settings, loaded, self.backlog)
-        self.monitor.subscribe(lambda published: self.events.extend(published.events))
-        for watcher in self.watchers:
-            self.monitor.subscribe(watcher)
         self.source = SimSource(self.tailnet, bus=self.bus)
-        self.notifier = await Notifier.open(
-            self.clock,
+        self.parts = await build(
             self.settings,
-            self.monitor,
-            self.store,
-            has_bus=lambda: self.source.bus_open,
-            make_sender=lambda channel: Recorder(channel.name, self),
+            self.state_dir,
+            clock=self.clock,
+            source=self.source,
+            make_sender=lambda channel, *_: Recorder(channel.name, self),
+            witness=self,
         )
-        self.collector = Collector(
-            self.clock,
-            self.settings,
-            self.source,
-            self.monitor,
-            last_grid=float(loaded.meta.get("last_grid", 0)),
-            put_samples=self._put_samples,
-        )
-        jobs = (
-            self.collector.run_poll(),
-            self.collector.run_ping(),
-            self.collector.run_collect(),
-            self.collector.run_check(),
-            self.collector.run_report(),
-            self.collector.run_watch(),
-            self.notifier.run(),
-            *(run() for _, run in self.notifier.loops()),
-        )
-        self._tasks = [asyncio.create_task(job) for job in jobs]
+        self.store, self.monitor = self.parts.store, self.parts.monitor
+        self.collector, self.notifier = self.parts.collector, self.parts.notifier
+        self.parts.ledger.subscribe(lambda published: self.events.extend(published.events))
+        for watcher in self.watchers:
+            self.parts.ledger.subscribe(watcher)
+        for job in jobs_of(self.parts):
+            self.parts.loops.start(*job)
         await asyncio.sleep(0.001)
 
     def messages(self, channel: str = "team") -> list[str]:
         """The titles of the messages that a channel got."""
         return [message.title for message in self.told_to.get(channel, [])]
 
-    def connect_influx(self) -> Influx:
-        """What the daemon does with an InfluxDB: samples to the outbox, its lag to the rules."""
-        influx = Influx(self.settings.influx, self.store, self.clock)
-        self.collector.put_samples = influx.put_samples
-
-        async def look() -> None:
-            async for _ in self.clock.ticks(5.0):
-                self.monitor.influx_error = influx.lag_error
-
-        self.background(influx.run(), look())
-        return influx
+    @property
+    def influx(self) -> Influx:
+        """What sends samples and events to the InfluxDB of the settings."""
+        assert self.parts.outlet.influx is not None
+        return self.parts.outlet.influx
 
     def background(self, *jobs: Coroutine[Any, Any, None]) -> None:
         """Run these as well until tsmon ends."""
@@ -163,6 +143,7 @@ class World:
 
     async def kill(self) -> None:
         """tsmon dies without a word."""
+        await self.parts.loops.stop()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -184,15 +165,20 @@ class World:
     async def run(self, seconds: float) -> None:
         """Let time pass; failures of a job are failures of the test."""
         await asyncio.sleep(seconds)
+        if self._failure is not None:
+            raise self._failure
         for task in self._tasks:
             if task.done() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
 
-    async def _put_samples(self, grid: float, samples: list[Sample]) -> None:
-        self.samples.append((grid, samples))
+    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+        """Every sample passes here, whether InfluxDB is configured or not."""
+        self.samples.append((grid, list(samples)))
 
     def _take_line(self, _: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         self.lines.append({"level": level, **line})
+        if line["event"] == "loop_failed":
+            self._failure = sys.exception()
         raise structlog.DropEvent
 
     async def reload_roles(self, toml: str) -> None:
@@ -200,9 +186,7 @@ class World:
         path = self.state_dir / "tsmon.toml"
         path.write_text(TEAM + toml)
         self.settings = load(path, {}, {})
-        self.collector.apply(self.settings)
-        self.notifier.apply(self.settings)
-        await self.monitor.reload(self.settings)
+        await Reload(self.parts, None).apply(self.settings)
 
     def break_store(self, why: str) -> None:
         """From now on nothing can be written."""
@@ -210,10 +194,10 @@ class World:
         async def refuse(_: Batch) -> None:
             raise StoreError(why)
 
-        self.backlog._commit = refuse
+        self.parts.backlog._commit = refuse
 
     def mend_store(self) -> None:
-        self.backlog._commit = self.store.commit
+        self.parts.backlog._commit = self.store.commit
 
     @property
     def errors(self) -> list[tuple[str, str | None]]:

@@ -1,1 +1,2 @@
-"""The running process: it builds the parts, starts and stops them."""
+"""The running process: `parts` builds it; `listening`, `jobs` and `reload` keep it going; `daemon` starts and
+stops it."""

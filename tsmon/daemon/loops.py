@@ -48,10 +48,11 @@ class Loops:
             await asyncio.gather(loop.task, return_exceptions=True)
 
     def beat(self, name: str) -> None:
-        """The loop `name` is alive."""
-        loop = self._loops[name]
-        loop.beat = asyncio.get_running_loop().time()
-        loop.failed = ""
+        """The loop `name` is alive; one that is not supervised here is not missed."""
+        loop = self._loops.get(name)
+        if loop is not None:
+            loop.beat = asyncio.get_running_loop().time()
+            loop.failed = ""
 
     def change_patience(self, name: str, patience: float) -> None:
         self._loops[name].patience = patience

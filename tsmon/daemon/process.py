@@ -13,7 +13,8 @@ from typing import Any
 from tsmon.base.clock import Clock
 from tsmon.base.journal import for_stderr
 from tsmon.config import Settings, state_dir
-from tsmon.daemon.daemon import Daemon, StartError
+from tsmon.daemon.daemon import Daemon
+from tsmon.daemon.listening import StartError
 from tsmon.daemon.logging import configure
 
 _FILES = 8192

@@ -24,8 +24,6 @@ class Backlog:
         find_nodes: Callable[[Collection[str]], Awaitable[list[Node]]],
     ) -> None:
         """`commit` and `find_nodes` are the store's; both raise StoreError."""
-        self.whole: Callable[[], Batch] = Batch
-        """Makes the batch of everything that is known now, for a database that was begun anew."""
         self._commit = commit
         self._find_nodes = find_nodes
         self._waiting: deque[Batch] = deque()
@@ -37,15 +35,16 @@ class Backlog:
         """How many batches wait in memory."""
         return len(self._waiting)
 
-    async def commit(self, batch: Batch) -> None:
-        """Write `batch`, and before it what waits. Never raises for a store that cannot be written."""
+    async def commit(self, batch: Batch, whole: Callable[[], Batch] = Batch) -> None:
+        """Write `batch`, and before it what waits. Never raises for a store that cannot be written.
+        `whole` makes the batch of everything that is known now, for a database that was begun again."""
         self._waiting.append(batch)
         while self._waiting:
             try:
                 await self._commit(self._waiting[0])
             except StoreRenewedError as error:
                 log.error("store_renewed", error=str(error))
-                self._waiting.appendleft(self.whole())
+                self._waiting.appendleft(whole())
                 continue
             except StoreError as error:
                 if not self.error:

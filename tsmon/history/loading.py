@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from tsmon.history.rows import SELECT_EVENTS, last_id, read_alerts, read_events
-from tsmon.monitor.batch import Loaded
+from tsmon.monitor.batch import LastRun
 from tsmon.monitor.state import Event, Node
 
 log = structlog.get_logger(__name__)
@@ -15,13 +15,13 @@ log = structlog.get_logger(__name__)
 _CHUNK = 500
 
 
-def load_all(db: sqlite3.Connection, flips_since: float) -> Loaded:
+def load_all(db: sqlite3.Connection, flips_since: float) -> LastRun:
     """What the last run knew; `flips_since` in Unix seconds."""
     alerts = list(read_alerts(db.execute("SELECT body FROM alerts WHERE state != 'resolved' ORDER BY id")))
     nodes = _decoded(db, "removed_at IS NULL")
     present = {node.id for node in nodes}
     alerted = {alert.node_id for alert in alerts if alert.node_id} - present
-    return Loaded(
+    return LastRun(
         nodes=[*nodes, *find_nodes(db, alerted)],
         alerts=alerts,
         meta=dict(db.execute("SELECT key, value FROM meta")),

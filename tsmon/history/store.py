@@ -22,7 +22,7 @@ from tsmon.history.readers import Readers
 from tsmon.history.rescue import Marks, check_unless_large, copy_out, is_large, is_whole, marks, set_aside
 from tsmon.history.rows import apply_batch
 from tsmon.history.schema import APPLICATION_ID, MIGRATIONS
-from tsmon.monitor.batch import Batch, Loaded
+from tsmon.monitor.batch import Batch, LastRun
 from tsmon.monitor.state import Node
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise StoreError(self._words(error)) from None
 
-    async def load(self, flips_since: float) -> Loaded:
+    async def load(self, flips_since: float) -> LastRun:
         """What the last run knew. Raises StoreError."""
         return await self.read(lambda db: load_all(db, flips_since), timeout=120.0)
 

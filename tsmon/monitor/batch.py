@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LastRun:
     """What the last run knew."""
 
     nodes: list[Node] = field(default_factory=list)

@@ -91,8 +91,8 @@ class Sight:
     ) -> None:
         """What the store knows: `tailnet`, `peers` (stable IDs), `last_trusted` and `blind_since` (of a blind
         stretch that was told and did not end), times in Unix seconds."""
-        self.reconnect_grace = reconnect_grace
-        self.poll_interval = poll_interval
+        self._reconnect_grace = reconnect_grace
+        self._poll_interval = poll_interval
         self.tailnet = tailnet
         self.self_stopped = False
         self.blind: Blind | None = Blind(
@@ -113,6 +113,10 @@ class Sight:
         self._untrusted: Moment | None = None  # the first untrusted answer after the last trusted one
         self._collapse: _Collapse | None = None
 
+    def apply(self, reconnect_grace: float, poll_interval: float) -> None:
+        """New settings, in seconds."""
+        self._reconnect_grace, self._poll_interval = reconnect_grace, poll_interval
+
     @property
     def told(self) -> bool:
         """The present blind stretch has its event."""
@@ -127,7 +131,7 @@ class Sight:
         if self._untrusted is None:
             return None
         first = self._untrusted.mono
-        for offset in (*RETRIES, self.reconnect_grace):
+        for offset in (*RETRIES, self._reconnect_grace):
             if first + offset > now.mono + _EPSILON:
                 return first + offset
         return None
@@ -207,7 +211,7 @@ class Sight:
     def _distrust(self, reason: str, message: str, now: Moment, back: float) -> Verdict:
         if self._untrusted is None:
             self._untrusted = now
-        graced = now.mono - self._untrusted.mono >= self.reconnect_grace - _EPSILON
+        graced = now.mono - self._untrusted.mono >= self._reconnect_grace - _EPSILON
         went_blind = tell = False
         if self.blind is not None:
             self.blind = Blind(reason=reason, since=self.blind.since, message=message)
@@ -219,7 +223,7 @@ class Sight:
             self._blind_mono = last.mono
             self._last = None
         if self.blind is not None and not self._told:
-            tell = tell or now.mono - self._started.mono >= self.reconnect_grace - _EPSILON
+            tell = tell or now.mono - self._started.mono >= self._reconnect_grace - _EPSILON
             self._told = tell
         self.self_stopped = self.blind is not None and reason in SELF_STOPPED
         if not self.self_stopped:
@@ -240,7 +244,7 @@ class Sight:
 
     def _is_steady(self, last: Moment, now: Moment) -> bool:
         """Neither clock moved so far that the time between cannot count as observed (rule 1.10)."""
-        limit = max(60.0, 3 * self.poll_interval)
+        limit = max(60.0, 3 * self._poll_interval)
         return 0 <= now.wall - last.wall <= limit and now.mono - last.mono <= limit
 
     def _is_other(self, tailnet: Tailnet | None) -> bool:

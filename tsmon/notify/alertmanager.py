@@ -16,7 +16,7 @@ from tsmon.config import ChannelSettings, redact_url
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.monitor.selection import Selector
-from tsmon.notify.desk import News
+from tsmon.notify.desk import News, Row
 from tsmon.notify.line import Office, meta_key
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
@@ -99,6 +99,14 @@ class AlertmanagerLine:
         if kept != self._kept:
             self._kept = kept
             batch.meta[meta_key(self.name)] = kept
+
+    def next_due(self, news: News) -> None:
+        """Nothing is planned: what changes is posted at once."""
+        del news
+
+    def hand_over(self) -> tuple[str, list[Row]]:
+        """What the line that takes this one's place goes on with; nothing waits in rows."""
+        return self.kept(), []
 
     def release(self) -> None:
         """The last batch is stored (or cannot be)."""

@@ -12,6 +12,7 @@ from tsmon.config import ChannelSettings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.cause import common_cause
 from tsmon.monitor.incidents import OUTAGES, stream_of
+from tsmon.monitor.rules.step import until_due
 from tsmon.monitor.selection import Selector
 from tsmon.monitor.state import Node, View
 from tsmon.notify.grouping import Draft, Group, load_groups
@@ -53,7 +54,7 @@ class News(NamedTuple):
         for alert in self.alerts.values():
             if alert.state == "pending" and alert.kind in OUTAGES:
                 node = self.node(alert)
-                left = node.role.offline_after - alert.waited if node is not None else 0.0
+                left = until_due(alert, node) if node is not None else 0.0
                 if self.now.mono + max(0.0, left) <= mono + _EPSILON:
                     return True
         return False

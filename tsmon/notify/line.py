@@ -97,6 +97,14 @@ class MessageLine:
             self._kept = kept
             batch.meta[meta_key(self.name)] = kept.decode()
 
+    def next_due(self, news: News) -> float | None:
+        """Monotonic time at which a step will have something to send."""
+        return self.desk.next_due(news)
+
+    def hand_over(self) -> tuple[str, list[Row]]:
+        """What the line that takes this one's place goes on with: what the desk knows, and what waits."""
+        return self.desk.keep(self._office.clock.now()).decode(), list(self.desk.waiting)
+
     def release(self) -> None:
         """The last batch is stored (or cannot be): what it made may be sent."""
         for row in self.desk.waiting:

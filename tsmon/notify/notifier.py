@@ -1,187 +1,98 @@
-"""All channels: hands them every step of the monitor, keeps the silences, runs what is due."""
+"""All channels: takes part in every step of the monitor, and lets one happen when messages fall due."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
-import msgspec
 import structlog
 
 from tsmon.base.clock import Clock
-from tsmon.config import ChannelSettings, Settings
-from tsmon.history.rows import read_alerts
-from tsmon.history.store import Store
-from tsmon.monitor.alerts import Alert, Silence
+from tsmon.config import Settings
+from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
-from tsmon.monitor.monitor import Monitor, Published
-from tsmon.notify.alertmanager import AlertmanagerLine, Posted
-from tsmon.notify.desk import Desk, Kept, News, Row
-from tsmon.notify.line import MessageLine, Sender, load_rows, meta_key
-from tsmon.notify.notice import Notice
+from tsmon.monitor.monitor import Monitor
+from tsmon.notify.desk import News
+from tsmon.notify.lines import Line, MakeSender, link_of, make_lines, service
+from tsmon.notify.notice import Notice, NoticeKind
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.quiet import Quiet
-from tsmon.notify.services import AppriseService
-from tsmon.notify.texts import Facts, Message, plain_message
-from tsmon.notify.webhook import Webhook
+from tsmon.notify.stored import StoredChannels, forget_silence
+from tsmon.notify.texts import Facts, plain_message
 
 log = structlog.get_logger(__name__)
 
-SETTLE = 5.0
-"""Seconds after a start (or a poll interval, if that is shorter) in which nothing is told: by then the first
-answer of the source was looked at."""
 _BREATH = 0.5
 """Seconds at least between two steps that are made for messages only."""
 
-_MOST_ENDED = 5000
-"""Alerts that ended which are looked at after a start: the recoveries of more than these are not told."""
-
-
-class Line(Protocol):
-    """A channel at work."""
-
-    name: str
-
-    @property
-    def alerts(self) -> set[int]: ...
-    @property
-    def told_at(self) -> Mapping[int, float]: ...
-    def post(self, notice: Notice) -> None: ...
-    def step(self, news: News, batch: Batch, remind_every: float) -> None: ...
-    def release(self) -> None: ...
-    def try_now(self) -> None: ...
-    async def test(self, message: Message) -> Outcome: ...
-    def readiness(self) -> dict[str, Any]: ...
-    async def run(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-class Loaded(msgspec.Struct):
-    """What the last run left."""
-
-    next_id: int
-    waiting: dict[str, list[Row]]
-    kept: dict[str, str]
-    silences: list[Silence]
-    ended: dict[int, Alert]
-    """Alerts that ended."""
-
-
-MakeSender = Callable[[ChannelSettings], Sender]
-
 
 class Notifier:
-    """Made by `open`; the daemon runs `run` and one `run` of each line."""
+    """Of the lines, the daemon runs each one's `run`; of the notifier, its own.
+
+    `step` and `release` are what the ledger calls with each commit (its Protocol `Messages`); `facts`, `told`
+    and `fails` are what the lines ask for (their Protocol `Office`).
+    """
 
     def __init__(
         self,
         clock: Clock,
         settings: Settings,
         monitor: Monitor,
-        loaded: Loaded,
+        stored: StoredChannels,
+        quiet: Quiet,
         *,
         has_bus: Callable[[], bool],
-        make_sender: MakeSender | None = None,
+        make_sender: MakeSender = service,
     ) -> None:
-        """`has_bus` tells whether the source says at once that something changed. `make_sender` takes the
-        place of the services (tests)."""
+        """`has_bus`: whether the source reports changes at once. `make_sender` makes of a channel what
+        takes its messages."""
         self.clock = clock
-        self.quiet = Quiet(settings.maintenance, loaded.silences)
-        self.lines: dict[str, Line] = {}
+        self._quiet = quiet
         self._settings = settings
         self._monitor = monitor
         self._has_bus = has_bus
-        self._make_sender = make_sender or self._service
-        self._next_id = loaded.next_id
-        self._next_silence = max((silence.id for silence in loaded.silences), default=0) + 1
-        self._ended: dict[int, Alert] = loaded.ended
-        """Alerts that ended and of which something is still to be told."""
+        self._make_sender = make_sender
+        self._next_id = stored.next_id
+        self._ended: dict[int, Alert] = stored.ended
+        """Alerts that ended and of which something is still to be notified."""
         self._next_due: float | None = None
         self._due = asyncio.Event()
-        self._build(loaded.kept, loaded.waiting)
-        monitor.hold_back(self.quiet.until)
-        monitor.accompany(self._step)
-        monitor.subscribe(self._stored)
-
-    @classmethod
-    async def open(
-        cls, clock: Clock, settings: Settings, monitor: Monitor, store: Store, **options: Any
-    ) -> "Notifier":
-        """With what the last run left. Raises StoreError."""
-        return cls(clock, settings, monitor, await store.read(_load), **options)
+        self.lines: dict[str, Line] = make_lines(settings, stored.kept, stored.waiting, self, make_sender)
 
     def apply(self, settings: Settings) -> list[Line]:
         """The settings changed: returns the lines of before if others take their place, which the caller
         ends; what they had to say goes on in the new ones."""
-        self.quiet.configure(settings.maintenance)
+        self._quiet.configure(settings.maintenance)
         keys = ("notify", "public_url", "monitor")
         changed = any(getattr(settings, key) != getattr(self._settings, key) for key in keys)
         self._settings = settings
         if not changed:
             return []
         before = list(self.lines.values())
-        now = self.clock.now()
-        kept, waiting = {}, {}
-        for line in before:
-            if isinstance(line, MessageLine):
-                kept[line.name] = line.desk.keep(now).decode()
-                waiting[line.name] = list(line.desk.waiting)
-            elif isinstance(line, AlertmanagerLine):
-                kept[line.name] = line.kept()
-        self.lines = {}
-        self._build(kept, waiting)
+        left = {line.name: line.hand_over() for line in before}
+        kept = {name: text for name, (text, _) in left.items()}
+        waiting = {name: rows for name, (_, rows) in left.items()}
+        self.lines = make_lines(settings, kept, waiting, self, self._make_sender)
         return before
-
-    def _build(self, kept: Mapping[str, str], waiting: Mapping[str, list[Row]]) -> None:
-        settle = min(SETTLE, self._settings.poll_interval)
-        for channel in self._settings.notify:
-            text = kept.get(channel.name)
-            if channel.url.reveal().lower().startswith("alertmanager+"):
-                self.lines[channel.name] = AlertmanagerLine(
-                    channel,
-                    _decoded(text, Posted),
-                    self,
-                    monitor=self._settings.monitor_name,
-                    link=self._link,
-                )
-            else:
-                desk = Desk(channel, _decoded(text, Kept), self.clock.now(), settle)
-                desk.waiting.extend(waiting.get(channel.name, ()))
-                self.lines[channel.name] = MessageLine(channel.name, desk, self._make_sender(channel), self)
-
-    def _service(self, channel: ChannelSettings) -> Sender:
-        if channel.url.reveal().lower().startswith("webhook+"):
-            return Webhook(channel.url, channel.hmac_secret, self._settings.monitor_name, self.clock)
-        return AppriseService(channel.url)
-
-    @property
-    def _link(self) -> str:
-        base = self._settings.public_url.rstrip("/")
-        return f"{base}/vpn" if base else ""
 
     # -- every step of the monitor ---------------------------------------------------------------------
 
-    def _step(self, batch: Batch) -> None:
+    def step(self, batch: Batch) -> None:
         """Before the batch of a step is committed: what the channels make of it goes into it."""
         resolved = [alert for alert in batch.alerts if alert.state == "resolved"]
         self._ended |= {alert.id: alert for alert in resolved}
         fired = {
             int(event.details["alert_id"]) for event in batch.events if event.event_type == "alert"
         } & self._monitor.alerts.keys()
-        for silence in self.quiet.take_expired(self.clock.wall()):
-            batch.also.append(_forget_silence(silence.id))
+        for silence in self._quiet.take_expired(self.clock.wall()):
+            batch.also.append(forget_silence(silence.id))
         news = self._news(fired, resolved)
         for line in self.lines.values():
             line.step(news, batch, self._settings.remind_every)
         needed: set[int] = set().union(*(line.alerts for line in self.lines.values()))
         self._ended = {id_: alert for id_, alert in self._ended.items() if id_ in needed}
-        dues = [
-            due
-            for line in self.lines.values()
-            if isinstance(line, MessageLine) and (due := line.desk.next_due(news)) is not None
-        ]
+        dues = [due for line in self.lines.values() if (due := line.next_due(news)) is not None]
         self._next_due = min(dues, default=None)
         self._due.set()
 
@@ -199,10 +110,10 @@ class Notifier:
             resolved=resolved,
             sighted=self._monitor.sees and self._monitor.view.blind is None,
             group_wait=wait,
-            quiet=self.quiet.until,
+            quiet=self._quiet.until,
         )
 
-    def _stored(self, _: Published) -> None:
+    def release(self) -> None:
         """After it was committed, or kept in memory because it cannot be."""
         for line in self.lines.values():
             line.release()
@@ -217,7 +128,7 @@ class Notifier:
                     async with asyncio.timeout(wait):
                         await self._due.wait()
                 continue
-            await self._monitor.note()
+            await self._monitor.advance()
             await self.clock.sleep(_BREATH)
 
     # -- what the lines ask for (Office) ---------------------------------------------------------------
@@ -232,7 +143,7 @@ class Notifier:
             ended=ended,
             view=self._monitor.view,
             now=self.clock.wall(),
-            link=self._link,
+            link=link_of(self._settings),
             signature=f"tsmon on {name}" if name else "",
         )
 
@@ -259,37 +170,6 @@ class Notifier:
 
     # -- what operators ask for ------------------------------------------------------------------------
 
-    async def silence(self, silence: Silence) -> Silence:
-        """Hold back what `silence` selects from now on; its id is given here."""
-        silence = msgspec.structs.replace(silence, id=self._next_silence)
-        self._next_silence += 1
-        self.quiet.add(silence)
-        words = f"{silence.author} silenced {silence.words()}: {silence.reason}"
-        event = self._operated(words, "silence", silence)
-        await self._monitor.note(event, also=[_keep_silence(silence)])
-        return silence
-
-    async def unsilence(self, silence_id: int, author: str) -> Silence | None:
-        """End a silence; None when there is none of that id."""
-        silence = self.quiet.remove(silence_id)
-        if silence is not None:
-            words = f"{author} ended the silence of {silence.words()}"
-            event = self._operated(words, "unsilence", silence)
-            await self._monitor.note(event, also=[_forget_silence(silence_id)])
-        return silence
-
-    def _operated(self, words: str, action: str, silence: Silence) -> Any:
-        return self._monitor.event(
-            "operator",
-            "ok",
-            words,
-            action=action,
-            silence_id=str(silence.id),
-            author=silence.author,
-            reason=silence.reason,
-            ends=silence.ends,
-        )
-
     async def test(self, name: str) -> Outcome:
         """Send one message through the channel `name` now. Raises KeyError."""
         notice = _notice(
@@ -305,11 +185,6 @@ class Notifier:
     def told_at(self) -> dict[str, Mapping[int, float]]:
         """By channel: alerts that it was told of -> when last (Unix seconds)."""
         return {line.name: line.told_at for line in self.lines.values()}
-
-    @property
-    def silences(self) -> list[Silence]:
-        """Those that last, oldest first."""
-        return sorted(self.quiet.silences.values(), key=lambda silence: silence.id)
 
     def enable(self, name: str) -> None:
         """Try the channel `name` at once, though it is parked. Raises KeyError."""
@@ -336,49 +211,5 @@ class Notifier:
         return [(f"channel {line.name}", line.run) for line in self.lines.values()]
 
 
-def _notice(kind: Any, title: str, words: str, clock: Clock) -> Notice:
+def _notice(kind: NoticeKind, title: str, words: str, clock: Clock) -> Notice:
     return Notice(key=uuid4().hex, kind=kind, made_at=clock.wall(), title=title, words=words)
-
-
-def _load(db: sqlite3.Connection) -> Loaded:
-    next_id, waiting = load_rows(db)
-    prefix = meta_key("")
-    kept = {
-        key[len(prefix) :]: value
-        for key, value in db.execute(
-            "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
-        )
-    }
-    silences = [
-        msgspec.json.decode(body, type=Silence) for (body,) in db.execute("SELECT body FROM silences")
-    ]
-    ended = read_alerts(
-        db.execute("SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT 5000")
-    )
-    return Loaded(next_id, waiting, kept, silences, {alert.id: alert for alert in ended})
-
-
-def _decoded(text: str | None, kind: Any) -> Any:
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.DecodeError:
-        log.warning("stored_channel_unreadable")
-        return None
-
-
-def _keep_silence(silence: Silence) -> Write:
-    row = (silence.id, silence.created, silence.ends, msgspec.json.encode(silence).decode())
-
-    def apply(db: sqlite3.Connection) -> None:
-        db.execute("INSERT OR REPLACE INTO silences (id, created, ends, body) VALUES (?, ?, ?, ?)", row)
-
-    return apply
-
-
-def _forget_silence(silence_id: int) -> Write:
-    def apply(db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM silences WHERE id = ?", (silence_id,))
-
-    return apply

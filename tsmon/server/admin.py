@@ -21,6 +21,7 @@ from tsmon.config import ConfigError
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Silence
 from tsmon.monitor.monitor import Monitor
+from tsmon.monitor.operators import Operators
 from tsmon.server.replies import ApiError, errors, note_begun
 
 _CHUNK = 2000
@@ -49,12 +50,22 @@ class Result(Protocol):
     def error(self) -> str: ...
 
 
-class Messages(Protocol):
-    """The channels and silences, as the commands need them."""
+class Channels(Protocol):
+    """The channels, as the commands need them."""
 
     @property
     def names(self) -> list[str]:
         """The channels."""
+
+    async def test(self, name: str) -> Result:
+        """Send one message through a channel now."""
+
+    def enable(self, name: str) -> None:
+        """Try a channel at once."""
+
+
+class Silences(Protocol):
+    """The silences, as the commands need them."""
 
     @property
     def silences(self) -> list[Silence]:
@@ -66,37 +77,35 @@ class Messages(Protocol):
     async def unsilence(self, silence_id: int, author: str) -> Silence | None:
         """End one; None when there is none of that id."""
 
-    async def test(self, name: str) -> Result:
-        """Send one message through a channel now."""
-
-    def enable(self, name: str) -> None:
-        """Try a channel at once."""
-
 
 class Admin:
     """The commands that change something, and those that read everything."""
 
     def __init__(
         self,
+        clock: Clock,
         monitor: Monitor,
         store: Store,
-        messages: Messages,
-        clock: Clock,
         *,
+        operators: Operators,
+        channels: Channels,
+        silences: Silences,
         reload: Callable[[], Awaitable[str]],
         readiness: Callable[[], Mapping[str, Any]],
         url: Callable[[], str],
         put_lines: Callable[[bytes], Awaitable[bool]],
         import_samples: Callable[[bytes], Awaitable[dict[str, Any]]],
     ) -> None:
-        """`url` is where the API answers. `reload` applies the configuration again and returns a line about
-        it; it raises ConfigError.
+        """`url` is where the API answers. `reload` applies the configuration and returns a line about it; it
+        raises ConfigError.
         `put_lines` puts gzipped samples into the outbox to InfluxDB, False while enough waits there;
         `import_samples` makes history of another monitor's and says what came of it; both raise
         ValueError."""
         self._monitor = monitor
         self._store = store
-        self._messages = messages
+        self._operators = operators
+        self._all_channels = channels
+        self._all_silences = silences
         self._clock = clock
         self._reload = reload
         self._readiness = readiness
@@ -153,7 +162,7 @@ class Admin:
         if not alert_id.isdecimal() or not author:
             raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
         reason = clean_text(str(data.get("reason", "")), 200)
-        alert = await self._monitor.acknowledge(int(alert_id), author, reason)
+        alert = await self._operators.acknowledge(int(alert_id), author, reason)
         if alert is None:
             raise ApiError(404, "not_found", f"no open alert has the id {alert_id}")
         return web.json_response(
@@ -167,14 +176,14 @@ class Admin:
         return web.json_response({"url": self._url()})
 
     async def _silences(self, _: web.Request) -> web.Response:
-        rows = [_silence_row(silence) for silence in self._messages.silences]
+        rows = [_silence_row(silence) for silence in self._all_silences.silences]
         return web.json_response({"silences": rows})
 
     async def _silence(self, request: web.Request) -> web.Response:
         wanted = _wanted_silence(await _body(request), self._clock.wall())
         if wanted.alert is not None and wanted.alert not in self._monitor.alerts:
             raise ApiError(404, "not_found", f"no open alert has the id {wanted.alert}")
-        silence = await self._messages.silence(wanted)
+        silence = await self._all_silences.silence(wanted)
         return web.json_response(
             {
                 "message": f"silence {silence.id}: {silence.words()} until {rfc3339(silence.ends)}",
@@ -187,7 +196,7 @@ class Admin:
         silence_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
         if not silence_id.isdecimal() or not author:
             raise ApiError(400, "bad_request", "unsilence takes the id of a silence and an author")
-        silence = await self._messages.unsilence(int(silence_id), author)
+        silence = await self._all_silences.unsilence(int(silence_id), author)
         if silence is None:
             raise ApiError(404, "not_found", f"no silence has the id {silence_id}")
         return web.json_response({"message": f"ended the silence of {silence.words()}"})
@@ -195,19 +204,19 @@ class Admin:
     async def _notify_test(self, request: web.Request) -> web.Response:
         results = []
         for name in self._channels(await _body(request)):
-            outcome = await self._messages.test(name)
+            outcome = await self._all_channels.test(name)
             results.append({"channel": name, "delivered": outcome.delivered, "error": outcome.error or None})
         return web.json_response({"results": results})
 
     async def _notify_enable(self, request: web.Request) -> web.Response:
         names = self._channels(await _body(request))
         for name in names:
-            self._messages.enable(name)
+            self._all_channels.enable(name)
         return web.json_response({"message": f"{', '.join(names)}: tried again at once"})
 
     def _channels(self, data: dict[str, Any]) -> list[str]:
         """The channel that is named, or all of them."""
-        known = self._messages.names
+        known = self._all_channels.names
         if not known:
             raise ApiError(404, "not_found", "there is no channel: configure [[notify]]")
         name = data.get("channel")

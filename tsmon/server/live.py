@@ -11,7 +11,7 @@ from aiohttp_sse import EventSourceResponse, sse_response
 from tsmon.history.log import alerts_of, events_after
 from tsmon.history.store import Store, StoreError
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.monitor import Published
+from tsmon.monitor.ledger import Published
 from tsmon.monitor.state import Event, View
 from tsmon.server.answers import NodeAnswer, SummaryAnswer
 from tsmon.server.render import NodeAlerts, alert_answer, event_answer, node_fields

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from tsmon.base.threads import off_loop
 from tsmon.history.store import StoreError
 from tsmon.server.answers import ErrorAnswer, ErrorBody
 from tsmon.server.params import BadParameterError
@@ -52,15 +53,15 @@ class Body:
 
     async def digest(self) -> str:
         if not self._digest:
-            self._digest = await _off_loop(
-                len(self.data), lambda: blake2b(self.data, digest_size=12).hexdigest()
+            self._digest = await off_loop(
+                lambda: blake2b(self.data, digest_size=12).hexdigest(), len(self.data), _LARGE
             )
         return self._digest
 
     async def packed(self) -> bytes:
         if self._packed is None:
-            self._packed = await _off_loop(
-                len(self.data), lambda: gzip.compress(self.data, compresslevel=5, mtime=0)
+            self._packed = await off_loop(
+                lambda: gzip.compress(self.data, compresslevel=5, mtime=0), len(self.data), _LARGE
             )
         return self._packed
 
@@ -96,10 +97,6 @@ class Bodies:
             for t in self._tasks.values()
             if t.done() and not t.cancelled() and not t.exception()
         )
-
-
-async def _off_loop(size: int, work: Callable[[], Any]) -> Any:
-    return work() if size < _LARGE else await asyncio.to_thread(work)
 
 
 def encode_list(items: Iterable[Any]) -> bytes:

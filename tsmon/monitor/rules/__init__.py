@@ -4,7 +4,8 @@ Node alerts are raised and ended on trusted documents only (rule 1.5); delays co
 restart or a blind stretch pauses them (rule 8.2).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from tsmon.base.clock import Moment
 from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges
@@ -13,21 +14,27 @@ from tsmon.monitor.rules.keys import Keys
 from tsmon.monitor.rules.outages import Outages
 from tsmon.monitor.rules.own import Own
 from tsmon.monitor.rules.paths import Paths
-from tsmon.monitor.rules.step import EPSILON, Limits, Step
+from tsmon.monitor.rules.step import EPSILON, Limits, Step, until_due
 from tsmon.monitor.state import Event, Node
 
-__all__ = ["Limits", "Rules", "Step"]
+__all__ = ["Limits", "Quieting", "Rules", "Step"]
+
+
+class Quieting(Protocol):
+    """What holds messages back: silences, maintenance windows."""
+
+    def until(self, alert: Alert, node: Node | None, now: float) -> float | None:
+        """Unix seconds until which the messages of `alert` are held back, None when they are not; `node` is
+        None for tsmon's own alerts."""
 
 
 class Rules:
     """The rules over an `AlertBook`."""
 
-    def __init__(self, book: AlertBook, flips: Iterable[Event], now: Moment) -> None:
+    def __init__(self, book: AlertBook, flips: Iterable[Event], now: Moment, quiet: Quieting) -> None:
         """`flips` are the stored node_online and node_offline events of the last flapping window."""
         self.book = book
-        self.quiet: Callable[[Alert, Node | None, float], float | None] = lambda *_: None
-        """Unix seconds until which the messages of an alert are held back; its node is None for tsmon's own
-        alerts, the last value is now."""
+        self._quiet = quiet
         self._outages = Outages(book)
         self._flapping = Flapping(book, self._outages, flips, now)
         self._keys = Keys(book)
@@ -59,7 +66,7 @@ class Rules:
             if alert.state == "firing":
                 id_ = alert.node_id or ""
                 node = None if alert.is_own else nodes.get(id_) or removed.get(id_)
-                self.book.update(alert, silenced_until=self.quiet(alert, node, now.wall))
+                self.book.update(alert, silenced_until=self._quiet.until(alert, node, now.wall))
 
     def roles_changed(self, nodes: Mapping[str, Node], now: Moment) -> AlertChanges:
         """The configuration was reloaded: alerts that no role asks for end at once, without a message (rule
@@ -76,7 +83,7 @@ class Rules:
         for alert in self._pending("node_offline", "node_detached", "node_missing") if step.trusted else ():
             node = step.nodes.get(alert.node_id or "") or step.removed.get(alert.node_id or "")
             if node is not None:
-                waits.append(node.role.offline_after - alert.waited)
+                waits.append(until_due(alert, node))
         return min((wait for wait in waits if wait > EPSILON), default=None)
 
     def due_outages(self) -> set[str]:

@@ -3,7 +3,7 @@
 
 from tsmon.base.clock import rfc3339
 from tsmon.monitor.alerts import Alert, AlertBook
-from tsmon.monitor.rules.step import EPSILON, Step, alerts_for, observed_since, severity_of
+from tsmon.monitor.rules.step import EPSILON, Step, alerts_for, observed_since, severity_of, until_due
 from tsmon.monitor.state import Node
 
 ASK_PATIENCE = 60.0
@@ -47,9 +47,9 @@ class Outages:
         alert = self.book.rename(alert, node)
         if alert.state == "firing":
             self._told_outage(alert, node, step)
-        elif alert.waited >= node.role.offline_after - EPSILON:
+        elif until_due(alert, node) <= EPSILON:
             ask = node.role.ping and step.can_ping and node.reason == "control" and not node.reach.asked
-            if ask and alert.waited < node.role.offline_after + ASK_PATIENCE:
+            if ask and until_due(alert, node) > -ASK_PATIENCE:
                 asks.append(node.id)
             else:
                 self.fire(alert, node, step)
@@ -111,6 +111,6 @@ class Outages:
 
     def _miss(self, alert: Alert, step: Step) -> None:
         node = step.removed.get(alert.node_id or "")
-        if node is not None and alert.waited >= node.role.offline_after - EPSILON:
+        if node is not None and until_due(alert, node) <= EPSILON:
             words = f"{alert.hostname} was removed from the tailnet and no node of that name is back"
             self.book.fire(alert, step.now, words)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from tsmon.base.clock import Moment
-from tsmon.monitor.alerts import AlertSeverity
+from tsmon.monitor.alerts import Alert, AlertSeverity
 from tsmon.monitor.state import Blind, Event, Node
 
 EPSILON = 1e-6
@@ -66,3 +66,8 @@ def observed_since(since: float | None, step: Step) -> float:
     if since is None or step.observed_from is None:
         return 0.0
     return max(0.0, step.now.wall - max(since, step.observed_from))
+
+
+def until_due(alert: Alert, node: Node) -> float:
+    """Observed seconds until the outage of `node` falls due; 0 or less when it has."""
+    return node.role.offline_after - alert.waited

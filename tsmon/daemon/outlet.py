@@ -1,0 +1,61 @@
+"""Where samples go on to: the InfluxDB of the present settings, or nowhere."""
+
+from collections.abc import Callable, Sequence
+
+from tsmon.base.clock import Clock
+from tsmon.collector import SampleSink
+from tsmon.config import InfluxSettings, Settings
+from tsmon.history.influx import Influx
+from tsmon.history.store import Store
+from tsmon.monitor.samples import Sample
+
+Reread = Callable[[], Settings]
+
+
+class SampleOutlet:
+    """Stays the same over reloads; the `Influx` behind it changes with the settings."""
+
+    def __init__(
+        self,
+        settings: InfluxSettings,
+        store: Store,
+        clock: Clock,
+        *,
+        reread: Reread | None = None,
+        witness: SampleSink | None = None,
+    ) -> None:
+        """`reread` reads the configuration again, for a token that was rotated; `witness` gets every sample
+        too."""
+        self._store = store
+        self._clock = clock
+        self._reread = reread
+        self._witness = witness
+        self.influx = self._made(settings)
+        """None: InfluxDB is not configured."""
+
+    def apply(self, settings: InfluxSettings) -> None:
+        """Another InfluxDB, a first one, or none any more; what the outbox holds goes to the new one."""
+        self.influx = self._made(settings)
+
+    def _made(self, settings: InfluxSettings) -> Influx | None:
+        reread = self._reread
+        fresh = (lambda: reread().influx) if reread is not None else None
+        return Influx(settings, self._store, self._clock, fresh) if settings.url else None
+
+    @property
+    def lag_error(self) -> str:
+        """Why InfluxDB lags longer than its limit, "" when it does not."""
+        return self.influx.lag_error if self.influx is not None else ""
+
+    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+        """Commit the samples of one grid time (Unix seconds) to the outbox."""
+        if self.influx is not None:
+            await self.influx.put_samples(grid, samples)
+        if self._witness is not None:
+            await self._witness.put_samples(grid, samples)
+
+    async def put_lines(self, payload: bytes) -> bool:
+        """Gzipped lines into the outbox, False while enough waits there. Raises ValueError."""
+        if self.influx is None:
+            raise ValueError("InfluxDB is not configured: set influx.url, then reload")
+        return await self.influx.put_lines(payload)

@@ -1,0 +1,84 @@
+"""What /readyz says of each part."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from tsmon import __version__
+from tsmon.api import Readiness
+from tsmon.base.clock import rfc3339
+from tsmon.history.bad_rows import words_aside
+from tsmon.history.files import open_to_others
+
+if TYPE_CHECKING:
+    from tsmon.daemon.parts import Parts
+
+USERSPACE_WARNING = (
+    "tailscaled runs in userspace mode (TUN false): everybody in the tailnet reaches this machine's loopback,"
+    " and so tsmon; set auth.mode, or run tailscaled with TUN"
+)
+
+
+def readiness(parts: "Parts") -> Readiness:
+    """Ready once the source was read and while the store can be written."""
+    influx, heartbeat = parts.outlet.influx, parts.heartbeat
+    return Readiness(
+        ready=parts.collector.polls > 0 and not parts.backlog.error,
+        parts={
+            "source": _source(parts),
+            "storage": {
+                "error": parts.backlog.error or None,
+                "waiting": parts.backlog.waiting,
+                "report": parts.store.report or None,
+                "bad_rows": dict(parts.store.bad_rows),
+            },
+            "influxdb": influx.readiness() if influx is not None else None,
+            "channels": parts.notifier.readiness(),
+            "heartbeat": heartbeat.readiness() if heartbeat is not None else None,
+            "warnings": [
+                *([USERSPACE_WARNING] if open_to_tailnet(parts) else []),
+                *_storage_warnings(parts),
+                *parts.notifier.warnings(),
+                *_history_warnings(parts),
+            ],
+            "uptime_s": round(time.monotonic() - parts.begun),
+            "version": __version__,
+        },
+    )
+
+
+def open_to_tailnet(parts: "Parts") -> bool:
+    """Everybody in the tailnet reaches the API without a password, though it listens on loopback only."""
+    return parts.monitor.view.tun is False and parts.settings.auth.mode in ("", "none")
+
+
+def _source(parts: "Parts") -> dict[str, Any]:
+    view, source, collector = parts.monitor.view, parts.source, parts.collector
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "polls": collector.polls,
+        "failures": collector.failures,
+        "last_success": rfc3339(view.as_of),
+        "error": collector.last_failure.message if collector.last_failure else None,
+        "blind": view.blind.reason if view.blind else None,
+        "malformed_peers": view.malformed,
+        "malformed": list(view.malformed_named),
+        "duplicate_ids": view.duplicates,
+        "noise": collector.noise or None,
+        "can_ping": source.can_ping,
+        "last_poll_s": round(collector.poll_seconds, 4),
+    }
+
+
+def _storage_warnings(parts: "Parts") -> list[str]:
+    """What is amiss in the state directory, with the remedy."""
+    found = [open_to_others(parts.store.path.parent), words_aside(parts.store.bad_rows)]
+    return [text for text in found if text]
+
+
+def _history_warnings(parts: "Parts") -> list[str]:
+    if parts.history.doubt:
+        return [parts.history.doubt]
+    if parts.reader is not None and parts.reader.error:
+        return [f"InfluxDB is not read: {parts.reader.error}; the embedded history answers"]
+    return []

@@ -1,0 +1,202 @@
+"""Everything that is known: restored from the last run, changed by steps and operators. Pure, time passed
+in."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from tsmon.base.clock import Moment
+from tsmon.classify import Classifier
+from tsmon.config import Settings
+from tsmon.monitor.alerts import Alert, AlertBook
+from tsmon.monitor.batch import Batch, LastRun, SpanChange
+from tsmon.monitor.reach import Pings
+from tsmon.monitor.rules import Limits, Quieting, Rules, Step
+from tsmon.monitor.sight import Sight, Verdict
+from tsmon.monitor.state import Event, Node, View
+from tsmon.source.status import Snapshot, Tailnet
+
+log = structlog.get_logger(__name__)
+
+
+class Known:
+    """The view and what it is made of: trust, pings, alerts, roles."""
+
+    def __init__(self, settings: Settings, last: LastRun, started: Moment, quiet: Quieting) -> None:
+        """As the last run left it; nothing is trusted until the first answer of the source."""
+        self.started = started
+        self.trusted = False
+        """The last answer of the source was."""
+        self.can_ping = True
+        self.empty = not last.nodes and last.last_observed is None
+        """No node was ever seen: the first document's nodes are not new ones."""
+        self.carried = Batch()
+        """What the start changed; it is committed with the first answer."""
+        self.classifier = Classifier(settings)
+        self.limits = limits_of(settings)
+        meta = last.meta
+        present = {node.id: self.with_role(node) for node in last.nodes if node.removed_at is None}
+        self_id = meta.get("self_id", "")
+        blind_since = meta.get("blind_since")
+        self.sight = Sight(
+            started=started,
+            reconnect_grace=settings.reconnect_grace,
+            poll_interval=settings.poll_interval,
+            tailnet=_read_tailnet(meta.get("tailnet")),
+            peers=frozenset(id_ for id_ in present if id_ != self_id),
+            last_trusted=last.last_observed,
+            blind_since=float(blind_since) if blind_since else None,
+        )
+        self.pings = Pings(present.values())
+        self.rules = Rules(AlertBook(last.alerts, last.next_alert_id), last.flips, started, quiet)
+        self.roles_fitted: dict[str, str] = msgspec.json.decode(
+            meta.get("roles_fitted") or "{}", type=dict[str, str]
+        )
+        """Role key -> node type of the critical roles that some node has fitted once."""
+        self.view = View(
+            version=1,
+            now=started.wall,
+            as_of=last.last_observed,
+            nodes=present,
+            removed={node.id: node for node in last.nodes if node.removed_at is not None},
+            blind=self.sight.blind,
+            self_id=self_id,
+            self_stopped=False,
+            tailnet=self.sight.tailnet,
+            tun=None,
+            excluded=0,
+            missing_roles=self.missing_roles(present),
+        )
+        if last.last_observed is not None and last.last_observed > started.wall:
+            self.cut(started, last.last_observed - started.wall, self.carried)
+
+    @property
+    def alerts(self) -> Mapping[int, Alert]:
+        """The open alerts, pending and firing, by id."""
+        return self.rules.book.open
+
+    def whole(self, now: float, meta: Mapping[str, str]) -> Batch:
+        """All of it as one batch; `now` in Unix seconds."""
+        return Batch(
+            nodes=[*self.view.nodes.values(), *self.view.removed.values()],
+            spans=[SpanChange(node.id, now, node.state) for node in self.view.nodes.values()],
+            alerts=list(self.alerts.values()),
+            meta=dict(meta),
+        )
+
+    def meta(self) -> dict[str, str]:
+        """What the next run needs beyond nodes and alerts; "" where there is nothing."""
+        tailnet = self.view.tailnet
+        return {
+            "self_id": self.view.self_id,
+            "tailnet": msgspec.json.encode(tailnet).decode() if tailnet is not None else "",
+            "roles_fitted": msgspec.json.encode(self.roles_fitted, order="sorted").decode(),
+        }
+
+    def apply(self, settings: Settings) -> list[Node]:
+        """New settings; returns the nodes whose role they change."""
+        self.classifier = Classifier(settings)
+        self.sight.apply(settings.reconnect_grace, settings.poll_interval)
+        self.limits = limits_of(settings)
+        nodes = {id_: self.with_role(node) for id_, node in self.view.nodes.items()}
+        changed = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
+        self.renew(nodes=nodes, missing_roles=self.missing_roles(nodes))
+        return changed
+
+    def renew(self, **fields: Any) -> None:
+        """The next view: the present one with these fields."""
+        self.view = msgspec.structs.replace(self.view, version=self.view.version + 1, **fields)
+
+    def look_at(self, answer: Snapshot, nodes: Mapping[str, Node]) -> dict[str, Any]:
+        """The fields of the view that a trusted document gives; `nodes` are its nodes as compared."""
+        self.empty = False
+        own = answer.nodes[answer.self_id]
+        for node in nodes.values():
+            if node.role.key:
+                self.roles_fitted[node.role.key] = node.role.node_type
+        return {
+            "self_id": answer.self_id,
+            "self_names": (own.dns_name, *own.ips),
+            "tailnet": answer.tailnet,
+            "missing_roles": self.missing_roles(nodes),
+        }
+
+    def step(
+        self,
+        now: Moment,
+        verdict: Verdict | None,
+        events: Iterable[Event],
+        *,
+        storage_error: str,
+        influx_error: str,
+    ) -> Step:
+        """What the rules look at; `verdict` None: no answer came."""
+        view = self.view
+        return Step(
+            now=now,
+            limits=self.limits,
+            trusted=verdict.trusted if verdict is not None else self.trusted,
+            elapsed=verdict.elapsed if verdict is not None else 0.0,
+            observed_from=verdict.observed_from if verdict is not None else None,
+            nodes=view.nodes,
+            removed=view.removed,
+            events=events,
+            blind=view.blind,
+            blind_for=self.sight.blind_for(now),
+            self_node=view.nodes.get(view.self_id),
+            self_stopped=view.self_stopped,
+            isolated_since=self.pings.isolated_since,
+            pings_answered=self.pings.answered,
+            can_ping=self.can_ping,
+            storage_error=storage_error,
+            influx_error=influx_error,
+        )
+
+    def cut(self, now: Moment, lost: float, batch: Batch) -> None:
+        """The wall clock was set back by `lost` seconds: nothing may lie beyond now."""
+        batch.cut_at = now.wall
+        before = self.view
+        nodes = {id_: _cut_node(node, now.wall) for id_, node in before.nodes.items()}
+        removed = {id_: _cut_node(node, now.wall) for id_, node in before.removed.items()}
+        batch.nodes += [node for id_, node in nodes.items() if node is not before.nodes[id_]]
+        batch.nodes += [node for id_, node in removed.items() if node is not before.removed[id_]]
+        self.view = msgspec.structs.replace(before, nodes=nodes, removed=removed)
+        self.rules.book.clock_back(now, lost)
+        log.warning("clock_set_back", seconds=round(lost))
+
+    def missing_roles(self, nodes: Mapping[str, Node]) -> dict[str, str]:
+        """Critical roles that one node has fitted and none does now."""
+        filled = {node.role.key for node in nodes.values()}
+        keys = self.classifier.critical_keys
+        return {key: kind for key, kind in self.roles_fitted.items() if key in keys and key not in filled}
+
+    def with_role(self, node: Node) -> Node:
+        """`node` with its role under the present settings."""
+        role = self.classifier.role(node.facts)
+        return node if role == node.role else msgspec.structs.replace(node, role=role)
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        blind_after=settings.blind_after,
+        flapping_changes=settings.flapping.changes,
+        flapping_window=settings.flapping.window,
+        flapping_settle=settings.flapping.settle,
+        path_latency=settings.path_degraded.latency,
+        path_relay=settings.path_degraded.relay,
+    )
+
+
+def _read_tailnet(text: str | None) -> Tailnet | None:
+    with contextlib.suppress(msgspec.DecodeError, TypeError):
+        return msgspec.json.decode(text or "", type=Tailnet)
+    return None
+
+
+def _cut_node(node: Node, now: float) -> Node:
+    times = ("since", "last_online", "last_state_at", "last_since", "missing_since", "removed_at")
+    beyond = {name: now for name in times if (value := getattr(node, name)) is not None and value > now}
+    return msgspec.structs.replace(node, **beyond) if beyond else node

@@ -1,0 +1,82 @@
+"""What the channels and silences of the last run left in the database, and how it gets there."""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+import structlog
+
+from tsmon.history.rows import read_alerts
+from tsmon.monitor.alerts import Alert, Silence
+from tsmon.monitor.batch import Write
+from tsmon.notify.desk import Row
+from tsmon.notify.line import load_rows, meta_key
+
+log = structlog.get_logger(__name__)
+
+_MOST_ENDED = 5000
+"""Alerts that ended which are looked at after a start: the recoveries of more than these are not notified."""
+
+
+class StoredChannels(msgspec.Struct):
+    """What the last run left."""
+
+    next_id: int
+    """Of the next row of `notifications`."""
+    waiting: dict[str, list[Row]]
+    """By channel."""
+    kept: dict[str, str]
+    """What a desk knew, by channel."""
+    silences: list[Silence]
+    ended: dict[int, Alert]
+    """Alerts that ended, by id."""
+
+
+def load_channels(db: sqlite3.Connection) -> StoredChannels:
+    next_id, waiting = load_rows(db)
+    prefix = meta_key("")
+    kept = {
+        key[len(prefix) :]: value
+        for key, value in db.execute(
+            "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+        )
+    }
+    silences = [
+        msgspec.json.decode(body, type=Silence) for (body,) in db.execute("SELECT body FROM silences")
+    ]
+    ended = read_alerts(
+        db.execute(
+            "SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT ?", (_MOST_ENDED,)
+        )
+    )
+    return StoredChannels(next_id, waiting, kept, silences, {alert.id: alert for alert in ended})
+
+
+def decoded(text: str | None, kind: Any) -> Any:
+    """What was kept as `kind`; None when there is nothing, or nothing readable: the channel is then new."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        log.warning("stored_channel_unreadable")
+        return None
+
+
+def keep_silence(silence: Silence) -> Write:
+    """Store it."""
+    row = (silence.id, silence.created, silence.ends, msgspec.json.encode(silence).decode())
+
+    def apply(db: sqlite3.Connection) -> None:
+        db.execute("INSERT OR REPLACE INTO silences (id, created, ends, body) VALUES (?, ?, ?, ?)", row)
+
+    return apply
+
+
+def forget_silence(silence_id: int) -> Write:
+    """Remove it from the store."""
+
+    def apply(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM silences WHERE id = ?", (silence_id,))
+
+    return apply
