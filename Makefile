@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 	--no-emit-index-url --no-header --no-annotate
 SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
-.PHONY: help run test check e2e browser screenshots scenarios soak bench setups lock clean
+.PHONY: help run test check e2e e2e-deploy browser screenshots scenarios soak bench setups lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,7 +40,7 @@ run: $(VENV)/.run ## watch the tailnet of this machine, or the demo tailnet when
 	@$(BIN)/tsmon run --or-demo
 
 test: $(VENV)/.dev ## all tests that need no external server
-	$(BIN)/pytest $(PARALLEL) -m "not server and not e2e and not browser"
+	$(BIN)/pytest $(PARALLEL) -m "not server and not e2e and not browser and not deploy"
 
 check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, locks, biome, shellcheck, hadolint
 	$(BIN)/ruff check .
@@ -54,6 +54,9 @@ check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, loc
 
 e2e: $(VENV)/.dev ## tests against real servers: socat, InfluxDB, Prometheus, tailscaled, headscale
 	$(BIN)/pytest $(PARALLEL) -m "server or e2e"
+
+e2e-deploy: $(VENV)/.dev ## the shipped artefacts in real engines: systemd, dockerd (root; some ten minutes)
+	TSMON_TEST_DEPLOY=1 $(BIN)/pytest -m deploy
 
 browser: $(VENV)/.dev ## the dashboard in a real Chromium
 	$(BIN)/pytest -m browser

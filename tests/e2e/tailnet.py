@@ -50,7 +50,7 @@ _POLICY = {
     "tagOwners": {"tag:server": ["alice@"]},
     "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],
 }
-_ENVIRON = {
+ENVIRON = {
     "TS_DEBUG_USE_DERP_HTTP": "1",
     "TS_NO_LOGS_NO_SUPPORT": "true",
     "TS_DISABLE_PORTMAPPER": "1",
@@ -88,6 +88,15 @@ class RealTailnet:
         self._control = 0
         self._key = ""
 
+    @property
+    def key(self) -> str:
+        """An auth key for further machines."""
+        return self._key
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{self._address}:{self._control}"
+
     def socket(self, name: str) -> Path:
         return self.dir / name / "s"
 
@@ -107,7 +116,7 @@ class RealTailnet:
 
     async def _run(self, *command: str) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | _ENVIRON
+            *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | ENVIRON
         )
         async with asyncio.timeout(60):
             out, _ = await process.communicate()
@@ -149,7 +158,7 @@ class RealTailnet:
         await self.up(name, f"--auth-key={self._key}", "--timeout=30s")
 
     async def up(self, name: str, *arguments: str) -> None:
-        server = f"--login-server=http://{self._address}:{self._control}"
+        server = f"--login-server={self.control_url}"
         await self.cli(
             name, "up", server, f"--hostname={name}", "--accept-dns=false", "--netfilter-mode=off", *arguments
         )
@@ -198,7 +207,7 @@ class RealTailnet:
                 [*self.within(name), *command],
                 stdout=log,
                 stderr=log,
-                env=os.environ | _ENVIRON,
+                env=os.environ | ENVIRON,
                 start_new_session=True,
             )
 
