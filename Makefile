@@ -14,12 +14,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no
 # Most tests wait more than they work. A file's tests stay together (some share a server), in their order: the
 # longest files come first.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+HERE := not server and not e2e and not browser and not deploy
 # One for every supported Python and system; the three agree on each version.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header --no-annotate
 SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
-.PHONY: help run test check e2e e2e-deploy browser screenshots scenarios soak bench setups lock clean
+.PHONY: help run test slow check wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,8 +40,21 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 run: $(VENV)/.run ## watch the tailnet of this machine, or the demo tailnet when there is none
 	@$(BIN)/tsmon run --or-demo
 
-test: $(VENV)/.dev ## all tests that need no external server
-	$(BIN)/pytest $(PARALLEL) -m "not server and not e2e and not browser and not deploy"
+test: $(VENV)/.dev ## the tests that need no external server (two minutes)
+	$(BIN)/pytest $(PARALLEL) -m "not slow and $(HERE)"
+
+slow: $(VENV)/.dev ## those that take longer: faults, kills, days in virtual time, mutated documents
+	$(BIN)/pytest $(PARALLEL) -m "slow and $(HERE)"
+
+wheel: ## the tests against the built wheel, the checkout's tsmon/ out of the way (ARGS: pytest's)
+	@$(MAKE) --no-print-directory VENV=build/venv build/venv/.dev
+	rm -rf dist build/tree
+	build/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	build/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	mkdir build/tree
+	cp -R $(filter-out tsmon,$(shell git ls-files | cut -d/ -f1 | sort -u)) build/tree
+	cd build/tree && ../venv/bin/python -c 'import tsmon; assert "site-packages" in tsmon.__file__, tsmon.__file__'
+	cd build/tree && TSMON_TEST_CHECKOUT=$(CURDIR) ../venv/bin/pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, locks, biome, shellcheck, hadolint
 	$(BIN)/ruff check .
@@ -61,7 +75,11 @@ e2e-deploy: $(VENV)/.dev ## the shipped artefacts in real engines: systemd, dock
 browser: $(VENV)/.dev ## the dashboard in a real Chromium
 	$(BIN)/pytest -m browser
 
-screenshots: $(VENV)/.dev ## the pictures of the documents, anew (needs Chromium)
+nightly: $(VENV)/.dev ## the long ones, longer: 1,000 kills, a million documents, 30 days, 300 examples (hours)
+	TSMON_TEST_KILLS=1000 TSMON_TEST_DOCUMENTS=1000000 TSMON_TEST_SOAK_DAYS=30 TSMON_TEST_EXAMPLES=300 \
+		$(BIN)/pytest $(PARALLEL) -m "$(HERE)"
+
+screenshots: $(VENV)/.dev ## the pictures of the documents (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
 
 scenarios: $(VENV)/.dev ## what people are told in scripted outages: a table

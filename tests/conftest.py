@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
+
+# A busy machine is no fault: nothing that hypothesis tries has a deadline.
+hypothesis.settings.register_profile("tsmon", deadline=None)
+hypothesis.settings.load_profile("tsmon")
 
 
 @pytest.fixture(autouse=True)

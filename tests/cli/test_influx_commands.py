@@ -25,6 +25,7 @@ from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.influx.outbox import Outbox
 from tsmon.history.influx.points import unpack
+from tsmon.history.schema import MIGRATIONS
 from tsmon.history.store import Store
 from tsmon.monitor.samples import Sample
 
@@ -162,7 +163,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest
         db.execute("PRAGMA user_version = 99")
     assert "is not of this version of tsmon" in said("--line-protocol")
     with closing(sqlite3.connect(database, isolation_level=None)) as db:
-        db.executescript("PRAGMA user_version = 1; DROP TABLE spans")
+        db.executescript(f"PRAGMA user_version = {len(MIGRATIONS)}; DROP TABLE spans")
     assert "cannot be read: no such table" in said("--line-protocol")
     database.with_name("tsmon.db-wal").unlink(missing_ok=True)
     database.write_text("no database" * 100)
@@ -252,7 +253,7 @@ async def test_the_history_goes_to_influxdb_through_the_running_tsmon(tmp_path: 
         }
         daemon = await command(environ, "run")
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while not (state / "admin.sock").exists():  # noqa: ASYNC110 (another process)
                     await asyncio.sleep(0.05)
                 for _ in range(2):

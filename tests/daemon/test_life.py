@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import structlog
 
-from tests.support.process import tsmon
+from tests.support.process import busy, tsmon
 from tests.support.site import site
 from tsmon.base.clock import Clock
 from tsmon.config import LogSettings, load
@@ -51,8 +51,8 @@ async def test_a_signal_ends_it_with_0_within_3_s(number: int, sidecar: str, tmp
             await stream.content.readline()
             begun = time.monotonic()
             run.process.send_signal(number)
-            assert await asyncio.wait_for(run.process.wait(), 5) == 0
-            assert time.monotonic() - begun < 3
+            assert await asyncio.wait_for(run.process.wait(), 30) == 0
+            assert time.monotonic() - begun < busy(3)
     assert not (tmp_path / SOCKET).exists()
 
 

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import yaml  # type: ignore[import-untyped] # no stubs in the lock
 
-from tests.support.paths import ROOT
+from tests.support.paths import PACKAGE, ROOT
 from tests.support.sidecar_proxy import free_port
 from tsmon.config import load_all
 
@@ -269,7 +269,7 @@ def test_serve_reaches_what_the_dashboard_asks_for() -> None:
     assert not git.get("AllowFunnel")
     for path in ("/vpn", "/web/", "/health-monitoring/"):
         assert site["Handlers"][path]["Proxy"] == f"http://tsmon:8000{path}"
-    page = (ROOT / "tsmon" / "web" / "vpn.html").read_text()
+    page = (PACKAGE / "web" / "vpn.html").read_text()
     for asset in re.findall(r'(?:href|src)="([^"#]+)"', page):
         assert asset.startswith(("web/", "health-monitoring/", "vpn")), asset
 

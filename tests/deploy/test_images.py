@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import CHECKOUT, ROOT
 from tests.support.sidecar_proxy import DOUBLE, free_port
 
 MISSING = [tool for tool in ("buildah", "debootstrap") if shutil.which(tool) is None]
@@ -52,7 +52,7 @@ class Builder:
     def build(self, name: str, *arguments: str) -> dict[str, Any]:
         """The configuration of the image."""
         options = ["--isolation", "chroot", "--format", "docker", "--pull=never", "-t", name]
-        self("build", *options, *arguments, str(ROOT))
+        self("build", *options, *arguments, str(CHECKOUT))
         found: dict[str, Any] = json.loads(self("inspect", "--type", "image", f"localhost/{name}"))["Docker"][
             "config"
         ]

@@ -35,7 +35,8 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert not [target for target in local if not (path.parent / target).exists()]
 
 
-def test_the_makefile_names_what_the_readme_names() -> None:
+def test_every_make_target_is_documented_and_the_other_way_round() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    told = set(re.findall(r"`make (\w+)`", (ROOT / "README.md").read_text()))
-    assert not [name for name in told if f"\n{name}:" not in makefile]
+    targets = set(re.findall(r"^([a-z0-9-]+):.* ## ", makefile, re.MULTILINE))
+    pages = "".join((ROOT / page).read_text() for page in ("README.md", "CONTRIBUTING.md"))
+    assert set(re.findall(r"(?:^    |`)make ([a-z0-9-]+)", pages, re.MULTILINE)) == targets

@@ -38,10 +38,15 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealInflux | None
         yield found
 
 
-@pytest.fixture(params=["embedded", "double of InfluxDB", "InfluxDB 2.x", "half and half"])
-async def history(
-    request: pytest.FixtureRequest, store: Store, week: Week, real: RealInflux | None
-) -> History:
+@pytest.fixture(
+    params=[
+        "embedded",
+        "double of InfluxDB",
+        pytest.param("InfluxDB 2.x", marks=pytest.mark.server),
+        "half and half",
+    ]
+)
+async def history(request: pytest.FixtureRequest, store: Store, week: Week) -> History:
     if request.param == "embedded":
         await week.fill(store)
         return EmbeddedHistory(store)
@@ -52,6 +57,7 @@ async def history(
     await store.commit(Batch(nodes=list(week.nodes.values())))
     if request.param == "double of InfluxDB":
         return chosen(store, week, DoubleReader(week.samples()))
+    real: RealInflux | None = request.getfixturevalue("real")
     if real is None:
         pytest.skip(MISSING)
     await written(store, real, week.samples())

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.documents import document as status_document
 from tests.support.documents import only, peer
-from tests.support.paths import ROOT
+from tests.support.paths import CHECKOUT
 from tests.support.site import Site, site
 from tests.support.virtual import virtual
 from tests.support.world import running, settings
@@ -50,7 +50,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Site]:
     ],
 )
 def test_these_files_stay_where_they_are(path: str) -> None:
-    assert (ROOT / path).exists()
+    assert (CHECKOUT / path).exists()
 
 
 # -- routes and fields -------------------------------------------------------------------------------------

@@ -141,8 +141,7 @@ async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> N
 
 
 @settings(
-    max_examples=int(os.environ.get("TSMON_TEST_EXAMPLES", "30")),
-    deadline=None,
+    max_examples=int(os.environ.get("TSMON_TEST_EXAMPLES", "10")),
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(ACTIONS)

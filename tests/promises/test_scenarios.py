@@ -15,10 +15,14 @@ MESSAGES = {
     "InfluxDB away for a day, one node off meanwhile": 4,
     "control lost 10 min, the peers frozen, one dies meanwhile": 4,
 }
-SHORT = [name for name, (_, options) in SCRIPTS.items() if not options.get("long")]
+PLAYED = [
+    pytest.param(name, marks=[pytest.mark.slow] if options.get("days") else [], id=name)
+    for name, (_, options) in SCRIPTS.items()
+    if not options.get("long")
+]
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", PLAYED)
 def test_what_people_would_have_been_told(name: str, tmp_path: Path) -> None:
     score = run_virtual(play_one(name, tmp_path))
     assert (score.false_downs, score.false_recoveries, score.missed) == (0, 0, 0)

@@ -23,6 +23,7 @@ def alert_times(world: World, event_type: str) -> list[float]:
     ]
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_25_influxdb_refuses_for_a_day(tmp_path: Path) -> None:
     fake = FakeInflux()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from tests.support.paths import ROOT
+from tests.support.paths import PACKAGE
 from tests.support.site import Site, site
 from tests.support.world import settings
 from tsmon.config import load
@@ -201,7 +201,7 @@ async def test_tailnet_mode_refuses_strangers(tmp_path: Path) -> None:
 
 def test_identity_headers_of_a_proxy_are_never_believed(tmp_path: Path) -> None:
     """No such header is read anywhere."""
-    sources = (ROOT / "tsmon").rglob("*.py")
+    sources = PACKAGE.rglob("*.py")
     texts = "".join(path.read_text() for path in sources)
     assert "Tailscale-User" not in texts
     assert "X-Forwarded-For" not in texts

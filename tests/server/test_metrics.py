@@ -161,6 +161,7 @@ async def test_promtool_finds_no_fault(tmp_path: Path) -> None:
     assert faults == []
 
 
+@pytest.mark.server
 async def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
     prometheus = shutil.which("prometheus")
     if prometheus is None:

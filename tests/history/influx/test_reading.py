@@ -128,7 +128,7 @@ def test_every_flux_text_is_right_with_its_values() -> None:
     assert valid([TALLIES, WINDOWS]) == [False, False], "the analyser finds what is not bound"
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 @given(st.text(max_size=80))
 def test_a_hostile_bucket_stays_one_value(name: str) -> None:
     (bucket, *_) = _BaseQueryApi._params_to_extern_ast(bound(name, 0.0, 300.0))
@@ -160,6 +160,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
+@pytest.mark.server
 async def test_hostile_hostnames_come_back_from_a_real_one(store: Store, real: RealInflux) -> None:
     start = grid_floor(Clock().wall(), STEP) - 3 * STEP
     # `Point` writes control characters as two letters: hostnames are cleaned of them before.
@@ -173,6 +174,7 @@ async def test_hostile_hostnames_come_back_from_a_real_one(store: Store, real: R
         assert found[name].first == start
 
 
+@pytest.mark.server
 async def test_a_rename_or_another_system_is_one_machine(store: Store, real: RealInflux) -> None:
     start = grid_floor(Clock().wall(), STEP) - 4 * STEP
     rows = [
@@ -187,6 +189,7 @@ async def test_a_rename_or_another_system_is_one_machine(store: Store, real: Rea
     assert [tally[:2] for tally in windows["one"]] == [(1, 1), (0, 1), (1, 1), (0, 0)]
 
 
+@pytest.mark.server
 async def test_a_wrong_token_or_bucket_is_an_error_and_not_asked_again_at_once(real: RealInflux) -> None:
     for change in ({"influx__token": "wrong"}, {"influx__bucket": "nowhere"}):
         reader = InfluxReader(settings(**(real.settings() | change)).influx, Clock(), STEP)
@@ -197,6 +200,7 @@ async def test_a_wrong_token_or_bucket_is_an_error_and_not_asked_again_at_once(r
             await reader.tallies(0.0, 600.0)
 
 
+@pytest.mark.server
 async def test_a_type_that_changed_between_shards_is_doubted(
     store: Store, real: RealInflux, week: Week
 ) -> None:
@@ -264,6 +268,7 @@ async def test_one_question_serves_everybody_for_an_interval(unused_tcp_port: in
     await runner.cleanup()
 
 
+@pytest.mark.server
 async def test_a_tsmon_on_an_empty_disk_shows_what_influxdb_knows(
     tmp_path: Path, store: Store, real: RealInflux
 ) -> None:
