@@ -1,4 +1,4 @@
-"""The Grafana dashboards and alert rules ask only for what tsmon writes, in queries that are right."""
+"""The Grafana dashboards ask only for what tsmon writes, in queries that are right."""
 
 import json
 import re
@@ -67,18 +67,10 @@ def test_the_prometheus_dashboard_asks_for_metrics_that_there_are() -> None:
         assert names <= METRICS, expr
 
 
-def test_the_rules_ask_for_metrics_that_there_are() -> None:
-    rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
-    for rule in rules:
-        assert set(re.findall(r"tsmon_\w+", rule["expr"])) <= METRICS
-        assert rule["annotations"]["summary"]
-        assert rule["labels"]["severity"] in ("warning", "critical")
-
-
-def test_promtool_takes_rules_and_expressions(tmp_path: Path) -> None:
+def test_promtool_takes_the_expressions(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("SKIPPED LOUDLY: no promtool (Debian: prometheus): the rules were not checked by it")
+        pytest.skip("SKIPPED LOUDLY: no promtool (Debian: prometheus): no expression was checked by it")
     exprs = [re.sub(r"\$\w+", ".*", expr) for expr in queries("prometheus", "expr")]
     made = {
         "groups": [
@@ -91,7 +83,7 @@ def test_promtool_takes_rules_and_expressions(tmp_path: Path) -> None:
     file = tmp_path / "panels.yml"
     file.write_text(yaml.safe_dump(made))
     run = subprocess.run(
-        [promtool, "check", "rules", str(FOLDER / "alerts.yml"), str(file)],
+        [promtool, "check", "rules", str(file)],
         capture_output=True,
         text=True,
         check=False,

@@ -70,9 +70,26 @@ async def test_an_unknown_state_has_no_online(tmp_path: Path) -> None:
         found = await families(here)
         # Of the monitor's own machine it is known.
         assert [labels["hostname"] for labels, _ in found["tsmon_node_online"]] == ["monitor"]
-        assert value(found["tsmon_node_state"], hostname="git", state="unknown") == 1
+        assert {labels["hostname"] for labels, _ in found["tsmon_node_state"]} == {"monitor"}
         assert value(found["tsmon_blind"]) == 1
         assert value(found["tsmon_blind_reason"], reason="tailscale_stopped") == 1
+
+
+async def test_a_blind_monitor_exports_no_state_but_who_it_is(tmp_path: Path) -> None:
+    """It has no vote among several; that a node is critical is a setting and stays."""
+    async with site(tmp_path, monitor="oslo", reconnect_grace="0s") as here:
+        sighted = await families(here)
+        assert value(sighted["tsmon_node_state"], hostname="git", state="online") == 1
+        here.tailnet.fault = "bad_gateway"
+        await here.until(lambda: here.daemon.monitor.view.blind)
+        found = await families(here)
+        assert value(found["tsmon_blind"]) == 1
+        assert "tsmon_node_online" not in found
+        assert "tsmon_node_state" not in found
+        assert "tsmon_node_latency_seconds" not in found
+        assert value(found["tsmon_node_critical"], hostname="git") == 1
+        assert found["tsmon_monitor_info"] == [({"monitor_name": "oslo", "tailnet_name": "example.com"}, 1.0)]
+        assert sighted["tsmon_monitor_info"] == found["tsmon_monitor_info"]
 
 
 async def test_a_node_that_is_not_online_has_no_latency(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def _own(parts: "Parts") -> Own:
     contents = influx.contents if influx is not None else None
     return Own(
         version=__version__,
+        monitor=parts.settings.monitor_name,
         started=parts.monitor.started.wall,
         polls=parts.collector.polls,
         poll_failures=parts.collector.failures,

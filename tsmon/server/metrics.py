@@ -1,6 +1,7 @@
 """`/metrics`: what Prometheus scrapes, made of the view. docs/metrics.md describes each.
 
-A node whose state is unknown has no `tsmon_node_online`: an alert on it must not fire because tsmon is blind.
+A node whose state is unknown has no `tsmon_node_online`, and while tsmon is blind no `tsmon_node_state`
+either: no alert may fire because tsmon is blind, and of several monitors a blind one has no vote.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
     """tsmon's own figures; times in seconds, Unix seconds where they are moments."""
 
     version: str
+    monitor: str
+    """This tsmon's name among those of one tailnet."""
     started: float
     polls: int
     poll_failures: int
@@ -133,6 +136,12 @@ def _labelled(name: str, text: str, labels: list[str], rows: Iterable[tuple[list
 
 def _tailnet(snapshot: Snapshot) -> Iterator[Metric]:
     view, health = snapshot.view, snapshot.view.health()
+    # Not `monitor` and `tailnet`: those are labels of the target in Prometheus, which `up` has, too.
+    named = {
+        "monitor_name": snapshot.own.monitor,
+        "tailnet_name": view.tailnet.name if view.tailnet is not None else "",
+    }
+    yield InfoMetricFamily("tsmon_monitor", "Who watches which tailnet.", value=named)
     yield from _gauge("blind", "1 while tsmon cannot see the tailnet.", float(view.blind is not None))
     reason = [([view.blind.reason], 1.0)] if view.blind is not None else []
     yield _labelled("blind_reason", "Why tsmon cannot see the tailnet, while it cannot.", ["reason"], reason)
@@ -179,9 +188,14 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _labelled(
         "node_state",
-        "1 for the state that the node is in.",
+        "1 for the state that the node is in; absent while tsmon is blind.",
         [*_NODE, "state"],
-        (([*labels, name], float(state == name)) for labels, _, state in states for name in _STATES),
+        (
+            ([*labels, name], float(state == name))
+            for labels, _, state in states
+            if view.blind is None or state != "unknown"
+            for name in _STATES
+        ),
     )
     yield _labelled(
         "node_critical",
@@ -242,9 +256,10 @@ def _uptimes(snapshot: Snapshot, rows: list[tuple[list[str], Node]]) -> Iterator
 
 
 def _named(view: View) -> Iterator[tuple[list[str], Node]]:
-    """Each node with its labels. Machines shared in may have one's own name: no two series may be alike."""
+    """Each node with its labels. Machines shared in may have one's own name: no two series may be alike, and
+    every monitor of the tailnet must give each the same name."""
     seen: set[str] = set()
-    for node in view.nodes.values():
+    for node in sorted(view.nodes.values(), key=lambda node: node.id):
         name = node.hostname if node.hostname not in seen else f"{node.hostname} ({node.id})"
         seen.add(name)
         yield [name, node.role.node_type, node.facts.os], node
