@@ -43,7 +43,7 @@ from tsmon.server.bodies import critical_body, history_body, nodes_body, page_of
 from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.figures import FigureCache, History
-from tsmon.server.incidents import Sight, Told, incident_answer, sight_returned
+from tsmon.server.incidents import NotifiedAt, Sight, incident_answer, sight_returned
 from tsmon.server.live import Live
 from tsmon.server.openapi import document
 from tsmon.server.page import GLANCE, SPARK_STEP, TABLE, GlanceAnswer, Table, TableAnswer, glance_body
@@ -92,7 +92,7 @@ class Api:
         source_name: Callable[[], str],
         readiness: Callable[[], Readiness],
         stuck_loop: Callable[[], str | None],
-        told_at: Callable[[], Told],
+        told_at: Callable[[], NotifiedAt],
         demo: bool = False,
     ) -> None:
         self.settings = settings

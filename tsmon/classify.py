@@ -27,7 +27,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of observed offline time before an outage alerts."""
     ping: bool
     key_expiry_steps: tuple[float, ...]
-    """Seconds before the key's expiry at which it is told, falling."""
+    """Seconds before the key's expiry at which an alert is sent, in falling order."""
 
 
 class Classifier:

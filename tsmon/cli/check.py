@@ -27,7 +27,7 @@ class Problem(NamedTuple):
 
 
 class CheckOutcome(NamedTuple):
-    """The outcome: what is told when all is well, problems, performance data."""
+    """The outcome: what is said when all is well, problems, performance data."""
 
     fine: str
     problems: list[Problem]
@@ -148,7 +148,7 @@ def judge(
 
 def _problem(node: dict[str, Any], now: float) -> Problem | None:
     """What is wrong with one node, None when nothing that the check is about. Unknown critical ones count
-    only where tsmon sees: blindness is told once."""
+    only where tsmon sees: blindness is reported once."""
     words = f"{node['hostname']} ({node['node_type']}) {state_words(node, now)}"
     if is_detached(node):
         return Problem(WARNING, words)

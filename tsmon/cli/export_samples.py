@@ -62,7 +62,7 @@ async def _send(
 
 
 async def _hand_over(socket: Path, payload: bytes) -> None:
-    """One request, as soon as the outbox has room. Raises CliError."""
+    """One request, as soon as the outbox can take it. Raises CliError."""
     body = {"lines": b64encode(payload).decode()}
     end = time.monotonic() + PATIENCE
     while not (await exchange(socket, "/influx/lines", body)).get("taken"):

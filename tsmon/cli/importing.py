@@ -133,7 +133,7 @@ async def _put(settings: Settings, samples: Samples, interval: float) -> Taken:
 
 
 def _is_there(path: Path) -> bool:
-    """A tsmon listens there. Who may not ask it is told so when it is asked."""
+    """A tsmon listens there. Who may not ask it gets an error when asking."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

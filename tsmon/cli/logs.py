@@ -101,7 +101,7 @@ async def _page(api: ApiClient, query: dict[str, str], before: Entry | None, siz
 
 
 async def _follow(api: ApiClient, query: dict[str, str], show: Callable[[Entry], None], last: int) -> None:
-    """Show what is newer than `last`, for ever; a tsmon that restarts meanwhile is waited for."""
+    """Show what is newer than `last`, until interrupted; a tsmon that restarts meanwhile is waited for."""
     failed = False
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)

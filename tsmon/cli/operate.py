@@ -105,7 +105,7 @@ def unsilence(given: Given, *, silence_id: int, author: str | None) -> None:
 @_author
 @settings_options(("state_dir",))
 def ack(given: Given, *, alert: int, reason: str, author: str | None) -> None:
-    """Take care of the ALERT (its id): no more reminders, its recovery is still told.
+    """Take care of the ALERT (its id): no more reminders, its recovery is still reported.
 
     An alert of a node that was removed ends with it.
     """

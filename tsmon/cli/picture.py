@@ -105,7 +105,7 @@ def _table(nodes: list[dict[str, Any]], now: float, limit: int, width: int, *, u
 
 
 def _fitting(rows: list[dict[str, "Text"]], width: int) -> dict[str, int]:
-    """The columns that find room, with their cells. Only names are ever cut, since half a figure would be a
+    """The columns that fit, with their cells. Only names are ever cut, since half a figure would be a
     wrong one: to 24 cells before a column is left out, further when none is left to leave out."""
     cells = {name: max(len(name), *(row[name].cell_len for row in rows)) for name in rows[0]}
     others = sum(cells.values()) - cells["NODE"]
@@ -113,8 +113,8 @@ def _fitting(rows: list[dict[str, "Text"]], width: int) -> dict[str, int]:
         if width - others - _GAP * (len(cells) - 1) >= min(24, cells["NODE"]):
             break
         others -= cells.pop(name)
-    room = width - others - _GAP * (len(cells) - 1)
-    return cells | {"NODE": max(8, min(cells["NODE"], room))}
+    free = width - others - _GAP * (len(cells) - 1)
+    return cells | {"NODE": max(8, min(cells["NODE"], free))}
 
 
 def _rank(node: dict[str, Any]) -> tuple[bool, bool, str]:

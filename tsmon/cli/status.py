@@ -114,7 +114,7 @@ class _Screen:
         self._live.stop()
 
     def show(self, report: Report, problem: str = "") -> None:
-        room = max(3, self._console.height - 9 - min(len(report.alerts), 8))
-        limit = 0 if self._everything else room
+        lines = max(3, self._console.height - 9 - min(len(report.alerts), 8))
+        limit = 0 if self._everything else lines
         picture = render(report, time.time(), limit, self._console, problem=problem)
         self._live.update(picture, refresh=True)

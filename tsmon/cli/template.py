@@ -65,7 +65,7 @@ BODY = """\
 # reconnect_grace = "30s"
 # key_expiry_steps = ["14d", "3d", "1d"]
 
-# --- who is told --------------------------------------------------------------------------------
+# --- who is notified --------------------------------------------------------------------------------
 # group_wait = "10s"
 # remind_every = "24h"
 # monitor = "home"                               # this tsmon's name in messages

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 _LOOK = 60.0
-"""Seconds for which the beginning of the embedded history is not looked up anew."""
+"""Seconds for which the beginning of the embedded history is not looked up again."""
 _LEAST_TRUSTED = 0.8
 """Share of the samples the embedded history expects that InfluxDB must hold to be believed."""
 _FEWEST = 20
@@ -38,7 +38,7 @@ class SpanTally(Protocol):
 
 
 class Reader(Protocol):
-    """InfluxDB, as this room asks it; raises an exception of `failures`."""
+    """InfluxDB, as this module asks it; raises an exception of `failures`."""
 
     interval: float
 
@@ -259,7 +259,7 @@ def _together(row: Sequence[SpanTally]) -> tuple[int, int]:
 def _merged(
     bars: Bars, old: Sequence[tuple[int, int]], bounds: Sequence[float], border: float, interval: float
 ) -> Bars:
-    """Buckets that begin before `border` are told by the samples, as far as there are some."""
+    """Buckets that begin before `border` come from the samples, as far as there are some."""
     letters = list(bars.states)
     uptimes = list(bars.uptime) if bars.uptime is not None else [_full(letter) for letter in letters]
     coverages = list(bars.coverage) if bars.coverage is not None else [100.0] * len(letters)

@@ -55,7 +55,7 @@ def is_whole(db: sqlite3.Connection, path: Path, before: Marks, now: Marks) -> b
         return False
     if not _is_sound(db, path):
         return False
-    # What lies in the log hides what is broken below it, until the log begins anew.
+    # What lies in the log hides what is broken below it, until the log starts again.
     db.execute("PRAGMA wal_checkpoint")
     return _is_sound(db, path)
 

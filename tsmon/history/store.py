@@ -45,7 +45,7 @@ class StoreError(Exception):
 
 
 class StoreRenewedError(StoreError):
-    """The database was broken, was set aside, and an empty one was begun: write everything anew."""
+    """The database was broken, was set aside, and an empty one was made: write everything that is known."""
 
 
 class Store:
@@ -80,7 +80,7 @@ class Store:
 
     async def commit(self, batch: Batch) -> None:
         """Write `batch` in one transaction. Raises StoreError when it cannot be written, and
-        StoreRenewedError when everything is to be written anew."""
+        StoreRenewedError when everything that is known must be written again."""
         await self._on_writer(lambda: self._guarded(lambda db: apply_batch(db, batch)))
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -237,7 +237,7 @@ class Store:
         rescued.rename(self.path)
         self._connect()
         words = f"; what lay there is kept as {kept}*" if kept else ""
-        self.report = f"{self.path} was {_TOUCHED}: it was written anew, nothing was lost{words}"
+        self.report = f"{self.path} was {_TOUCHED}: it was written again, nothing was lost{words}"
         log.error("database_rescued", path=str(self.path), kept_as=kept)
 
     def _begin_anew(self, why: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Prometheus Alertmanager, API v2: it groups and tells by itself, so it is handed states, not messages.
+"""Prometheus Alertmanager, API v2: it groups and notifies by itself, so it is sent states, not messages.
 
 Source of the rules: Alertmanager's OpenAPI (`POST /api/v2/alerts`) and clients' practice: an alert lives
 until its `endsAt`, the same labels are the same alert.
@@ -34,7 +34,7 @@ Labels = dict[str, str]
 
 
 class Posted(msgspec.Struct):
-    """What Alertmanager was told: by alert, under which labels."""
+    """What Alertmanager was sent: by alert, under which labels."""
 
     labels: dict[int, Labels] = {}
     since: dict[int, float] = {}
@@ -141,7 +141,7 @@ class AlertmanagerLine:
         }
 
     async def run(self) -> None:
-        """Post for ever: what changed at once, all of it every minute while the tailnet is seen."""
+        """Post until cancelled: what changed at once, all of it every minute while the tailnet is seen."""
         while True:
             self._wake.clear()
             mono = self._office.clock.mono()
@@ -204,14 +204,14 @@ class AlertmanagerLine:
         self._last_post = now.mono
         if not new and not gone:
             return
-        told = [self._known[id_] for id_ in gone if id_ in self._known] + list(new.values())
+        posted = [self._known[id_] for id_ in gone if id_ in self._known] + list(new.values())
         for id_ in gone:
             self._posted.labels.pop(id_, None)
             self._posted.since.pop(id_, None)
         for id_, alert in new.items():
             self._posted.labels[id_] = self._labels(alert)
             self._posted.since[id_] = _begin(alert)
-        await self._office.told(told, [])
+        await self._office.told(posted, [])
 
     async def _failed(self, outcome: Outcome) -> None:
         if outcome.error != self.health.error:
@@ -219,7 +219,7 @@ class AlertmanagerLine:
         now = self._office.clock.now()
         self.health.note(outcome, now)
         if self.health.is_worth_telling(now.mono):
-            self.health.told = True
+            self.health.reported = True
             await self._office.fails(self.name, outcome.error)
 
     def _lasting(self, alert: Alert, now: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which alerts share a message, and when it is due. Pure, monotonic time passed in.
 
-A group is born with its first alert, waits for siblings, and is told in one message. Siblings of the next
+A group is born with its first alert, waits for siblings, and is sent as one message. Siblings of the next
 five minutes make one update; who recovers waits for the others, five minutes at most (rules 9.1 to 9.3).
 """
 
@@ -24,7 +24,7 @@ class Draft(NamedTuple):
 
 
 class Group(msgspec.Struct):
-    """Alerts that are told together. Times are monotonic seconds in memory, wall time when stored."""
+    """Alerts that share a message. Times are monotonic seconds in memory, wall time when stored."""
 
     stream: str
     due: float
@@ -33,14 +33,14 @@ class Group(msgspec.Struct):
     updated: bool = False
     first_back: float | None = None
     waiting: list[int] = []
-    """Fallen, not told yet."""
+    """Fallen, not notified yet."""
     standing: list[int] = []
-    """Told, and still down as far as is known."""
+    """Notified, and still down as far as is known."""
     back: list[int] = []
-    """Told and ended; the recovery is not told yet."""
+    """Notified and ended; the recovery is not notified yet."""
 
     def collects(self, now: float) -> bool:
-        """A further alert is told with this group."""
+        """A further alert joins this group."""
         return self.told_at is None or (not self.updated and now < self.told_at + WINDOW)
 
     @property
@@ -60,17 +60,17 @@ class Groups:
 
     @property
     def alerts(self) -> set[int]:
-        """Every alert of which something is to be told, now or at its end."""
+        """Every alert of which something is to be sent, now or at its end."""
         return set(self._of)
 
     def fell(self, alert: int, stream: str, now: float, wait: float) -> None:
-        """`alert` fires, or is told anew; a new group is told after `wait` seconds."""
+        """`alert` fires, or is to be sent again; a new group is sent after `wait` seconds."""
         before = self._of.get(alert)
         if before is not None and alert in before.waiting:
             return
         self.forget(alert)
         found = [group for group in self._groups if group.stream == stream and group.collects(now)]
-        # One that is not told yet first: its message comes sooner.
+        # A group that is not sent yet comes first: its message comes sooner.
         group = min(found, key=lambda group: group.told_at is not None, default=None)
         if group is None:
             group = Group(stream, now + wait)
@@ -79,8 +79,8 @@ class Groups:
         self._of[alert] = group
 
     def ended(self, alert: int, now: float) -> bool:
-        """`alert` was resolved. One that is not told yet stays, to be told with both its times. False when
-        no group knows it."""
+        """`alert` was resolved. One that is not notified yet stays, to be sent with both its times. False
+        when no group knows it."""
         group = self._of.get(alert)
         if group is None:
             return False
@@ -92,7 +92,7 @@ class Groups:
         return True
 
     def forget(self, alert: int) -> bool:
-        """Nothing is to be told of `alert`; False when nothing was."""
+        """Nothing is to be sent of `alert`; False when nothing was."""
         group = self._of.pop(alert, None)
         if group is None:
             return False
@@ -106,7 +106,7 @@ class Groups:
         return True
 
     def adopt(self, alerts: Iterable[int], stream: str, now: float) -> None:
-        """These were told otherwise (at the end of a quiet): their recovery is to be told."""
+        """These were notified otherwise (at the end of a quiet): their recovery is to be sent."""
         group = Group(stream, now, told_at=now, updated=True)
         for alert in alerts:
             self.forget(alert)
@@ -153,9 +153,9 @@ class Groups:
 
     def _tell(self, group: Group, now: float, is_over: Callable[[int], bool]) -> Draft:
         kind: NoticeKind = "alert" if group.told_at is None else "update"
-        told = tuple(group.waiting)
+        alerts = tuple(group.waiting)
         group.waiting.clear()
-        for alert in told:
+        for alert in alerts:
             if is_over(alert):
                 del self._of[alert]
             else:
@@ -164,7 +164,7 @@ class Groups:
             group.told_at = now
         else:
             group.updated = True
-        return Draft(kind, told)
+        return Draft(kind, alerts)
 
     @staticmethod
     def _recovers_now(group: Group, now: float) -> bool:
@@ -173,12 +173,12 @@ class Groups:
         return group.first_back is not None and now >= group.first_back + WINDOW - _EPSILON
 
     def _recover(self, group: Group) -> Draft:
-        told = tuple(group.back)
+        alerts = tuple(group.back)
         group.back.clear()
         group.first_back = None
-        for alert in told:
+        for alert in alerts:
             del self._of[alert]
-        return Draft("recovery", told, len(group.standing) + len(group.waiting))
+        return Draft("recovery", alerts, len(group.standing) + len(group.waiting))
 
     # -- kept over a restart ---------------------------------------------------------------------------
 

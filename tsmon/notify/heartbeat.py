@@ -18,7 +18,7 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class Heartbeat:
-    """Calls the URL; `run` for ever, `stopped` at the end."""
+    """Calls the URL; `run` until cancelled, `stopped` at the end."""
 
     def __init__(self, settings: HeartbeatSettings, clock: Clock, problem: Callable[[], str]) -> None:
         """`problem` says why tsmon is not well, "" when it is: then the URL is called."""

@@ -72,7 +72,7 @@ class MessageLine:
 
     @property
     def told_at(self) -> Mapping[int, float]:
-        """Alerts that the channel was told of -> when last (Unix seconds)."""
+        """Alerts that the channel was notified of -> when last (Unix seconds)."""
         return self.desk.told
 
     def post(self, notice: Notice) -> None:
@@ -135,7 +135,7 @@ class MessageLine:
         }
 
     async def run(self) -> None:
-        """Deliver for ever, one message at a time."""
+        """Deliver until cancelled, one message at a time."""
         while True:
             self._wake.clear()
             row = self.desk.waiting[0] if self.desk.waiting else None
@@ -187,7 +187,7 @@ class MessageLine:
         now = self._office.clock.now()
         self.health.note(outcome, now)
         if self.health.is_worth_telling(now.mono):
-            self.health.told = True
+            self.health.reported = True
             await self._office.fails(self.name, outcome.error)
 
     async def _try(self, message: Message) -> Outcome:

@@ -1,4 +1,4 @@
-"""What is told: a notice and its entries, as the outbox stores them. Pure; texts.py makes the words."""
+"""The content of a message as the outbox stores it: a notice and its entries. Pure; texts.py words it."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""What became of a message, and how a channel fares. Pure, time passed in."""
+"""What became of a message, and the health of a channel. Pure, time passed in."""
 
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ DELIVERED = Outcome(True)
 
 
 class ChannelHealth:
-    """How a channel fares, and when it may be tried again."""
+    """Whether a channel delivers, and when it may be tried again."""
 
     def __init__(self) -> None:
         self.last_success: float | None = None
@@ -37,8 +37,8 @@ class ChannelHealth:
         self.delivered = 0
         self.failed = 0
         """Tries since the start."""
-        self.told = False
-        """The other channels were told that it fails."""
+        self.reported = False
+        """The other channels were notified that it fails."""
         self._failing_since: float | None = None
         self._next_try = 0.0
         self._wait = FIRST_WAIT
@@ -47,7 +47,7 @@ class ChannelHealth:
         """One try ended so."""
         if outcome.delivered:
             self.delivered += 1
-            self.last_success, self.error, self.parked, self.told = now.wall, "", False, False
+            self.last_success, self.error, self.parked, self.reported = now.wall, "", False, False
             self._failing_since, self._next_try, self._wait = None, 0.0, FIRST_WAIT
             return
         self.failed += 1
@@ -67,8 +67,8 @@ class ChannelHealth:
         self._next_try, self._wait = 0.0, FIRST_WAIT
 
     def is_worth_telling(self, mono: float) -> bool:
-        """It fails for good, or for long, and nobody was told yet."""
-        if self.told or self._failing_since is None:
+        """It fails for good, or for long, and nobody was notified yet."""
+        if self.reported or self._failing_since is None:
             return False
         return self.parked or mono - self._failing_since >= FAILING_AFTER
 

@@ -1,6 +1,6 @@
 """The words of a message: what, since when, how it is known, what else. Pure.
 
-Written when a message is sent, not when it was made: an outage that ended meanwhile is told with both times.
+Written when a message is sent, not when it was made: an outage that ended meanwhile has both times.
 Names in it are of letters, digits, `.`, `_` and `-` (status.py); in Markdown the rest is escaped.
 """
 
@@ -33,7 +33,7 @@ class Message(NamedTuple):
     link: str
     """Of the dashboard, "" when nobody knows where it is."""
     entries: tuple[tuple[Entry, Alert], ...]
-    """What is told, without what need not be told any more."""
+    """What is reported, without what need not be any more."""
     down: frozenset[int]
     """Alerts of which it says that they last."""
 
@@ -69,22 +69,22 @@ class Facts(NamedTuple):
 
 
 def write(notice: Notice, facts: Facts) -> Message | None:
-    """The message, None when there is nothing to be told any more."""
+    """The message, None when there is nothing left to report."""
     if notice.words:
         return plain_message(notice, facts)
-    told = tuple(sorted(_told(notice, facts), key=_worst_first))
-    if not told:
+    shown = tuple(sorted(_to_report(notice, facts), key=_worst_first))
+    if not shown:
         return None
-    lasting = [(entry, alert) for entry, alert in told if alert.state != "resolved"]
+    lasting = [(entry, alert) for entry, alert in shown if alert.state != "resolved"]
     severities = {alert.severity for _, alert in lasting}
     severity = "critical" if "critical" in severities else "warning" if severities else "ok"
     return Message(
         notice,
         severity,
-        f"{_label(severity, told)}: {_title(notice, told)}",
-        tuple(_lines(notice, told, facts)),
+        f"{_label(severity, shown)}: {_title(notice, shown)}",
+        tuple(_lines(notice, shown, facts)),
         facts.link,
-        told,
+        shown,
         frozenset(alert.id for _, alert in lasting),
     )
 
@@ -96,9 +96,9 @@ def plain_message(notice: Notice, facts: Facts) -> Message:
     return Message(notice, severity, notice.title, lines, facts.link, (), frozenset())
 
 
-def _told(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
-    """The entries that are still to be told: what another alert absorbed, and the recovery of what nobody was
-    told of, are not."""
+def _to_report(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
+    """The entries that are still to be reported: what another alert absorbed is not, nor is the recovery of
+    what nobody was notified of."""
     for entry in notice.entries:
         alert = facts.alerts.get(entry.alert)
         if alert is None or alert.untold or entry.alert in facts.ended:
@@ -108,22 +108,22 @@ def _told(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
         yield entry, alert
 
 
-def _worst_first(told: tuple[Entry, Alert]) -> tuple[bool, bool, str]:
-    alert = told[1]
+def _worst_first(shown: tuple[Entry, Alert]) -> tuple[bool, bool, str]:
+    alert = shown[1]
     return alert.state == "resolved", alert.severity != "critical", alert.hostname or ""
 
 
-def _label(severity: str, told: Collection[tuple[Entry, Alert]]) -> str:
+def _label(severity: str, shown: Collection[tuple[Entry, Alert]]) -> str:
     """OK is for what is well again, not for what is gone."""
-    gone = severity == "ok" and all(alert.cause in ("removed", "acknowledged") for _, alert in told)
+    gone = severity == "ok" and all(alert.cause in ("removed", "acknowledged") for _, alert in shown)
     return "INFO" if gone else severity.upper()
 
 
-def _title(notice: Notice, told: Collection[tuple[Entry, Alert]]) -> str:
-    lasting = [(entry, alert) for entry, alert in told if alert.state != "resolved"]
-    ended = [alert for _, alert in told if alert.state == "resolved"]
-    if len(told) == 1:
-        ((entry, alert),) = told
+def _title(notice: Notice, shown: Collection[tuple[Entry, Alert]]) -> str:
+    lasting = [(entry, alert) for entry, alert in shown if alert.state != "resolved"]
+    ended = [alert for _, alert in shown if alert.state == "resolved"]
+    if len(shown) == 1:
+        ((entry, alert),) = shown
         words = headline(alert, still=entry.phase == "still")
     elif not lasting:
         words = _ended_together(ended)
@@ -135,7 +135,7 @@ def _title(notice: Notice, told: Collection[tuple[Entry, Alert]]) -> str:
     else:
         more = " more" if notice.kind == "update" else ""
         words = f"{_of_what(lasting, more)} down" + (f", {len(ended)} back again" if ended else "")
-    if notice.cause and len(told) > 1:
+    if notice.cause and len(shown) > 1:
         words += f" ({notice.cause})"
     return words + (f", {notice.standing} still down" if notice.standing else "")
 
@@ -201,21 +201,21 @@ def _ended(alert: Alert, name: str) -> str:
     }.get(alert.kind, f"{name} is back online")
 
 
-def _lines(notice: Notice, told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
-    if len(told) == 1:
-        ((entry, alert),) = told
+def _lines(notice: Notice, shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
+    if len(shown) == 1:
+        ((entry, alert),) = shown
         yield from _details(entry, alert, facts)
-    elif len(told) <= MOST_LINES:
-        for entry, alert in told:
+    elif len(shown) <= MOST_LINES:
+        for entry, alert in shown:
             details = "; ".join(_details(entry, alert, facts))
             yield f"{headline(alert, still=entry.phase == 'still')}: {details}"
     else:
-        yield from _crowd(told, facts)
+        yield from _crowd(shown, facts)
     if notice.cause:
         yield f"in common: {notice.cause}"
-    yield from _others(told, facts)
+    yield from _others(shown, facts)
     blind = facts.view.blind
-    if blind is not None and any(not alert.is_own for _, alert in told):
+    if blind is not None and any(not alert.is_own for _, alert in shown):
         seen = facts.view.as_of
         yield (
             f"tsmon itself is blind since {_clock(blind.since, facts)}: this is what it saw"
@@ -247,10 +247,10 @@ def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
         yield f"acknowledged by {alert.acknowledged_by}"
 
 
-def _crowd(told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
+def _crowd(shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
     for words, alerts in (
-        ("down", [alert for _, alert in told if alert.state != "resolved"]),
-        ("back", [alert for _, alert in told if alert.state == "resolved"]),
+        ("down", [alert for _, alert in shown if alert.state != "resolved"]),
+        ("back", [alert for _, alert in shown if alert.state == "resolved"]),
     ):
         if alerts:
             yield f"{len(alerts)} {words}: {_names(alerts)}"
@@ -263,9 +263,9 @@ def _crowd(told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]
                 yield f"after {longest}" if shortest == longest else f"after {shortest} to {longest}"
 
 
-def _others(told: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
+def _others(shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
     """What else is down, for whoever is woken by this."""
-    here = {alert.id for _, alert in told}
+    here = {alert.id for _, alert in shown}
     others = [
         alert
         for alert in facts.alerts.values()

@@ -16,7 +16,7 @@ _TYPES = {
 
 
 class Assets:
-    """Reads each file once, and anew when it was changed (a developer's browser shows it at once)."""
+    """Reads each file once, and again when it was changed (a developer's browser shows it at once)."""
 
     def __init__(self, folder: Path = WEB) -> None:
         self._folder = folder

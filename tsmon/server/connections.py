@@ -132,7 +132,7 @@ class Connections:
 
 
 class _Refusal(asyncio.Protocol):
-    """One connection too many: told so and closed."""
+    """One connection too many: it is answered 503 and closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.Transport):

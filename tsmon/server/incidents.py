@@ -14,8 +14,8 @@ MOST_NODES = 100
 _MOST_NAMES = 3
 Level = Literal["healthy", "degraded", "critical", "unknown"]
 _LEVELS: tuple[Level, ...] = ("healthy", "degraded", "critical")
-Told = Mapping[str, Mapping[int, float]]
-"""By channel: alerts that it was told of -> when (Unix seconds)."""
+NotifiedAt = Mapping[str, Mapping[int, float]]
+"""By channel: alerts that it was notified of -> when (Unix seconds)."""
 _TOGETHER = {
     "node_offline": "offline",
     "node_detached": "off the control plane, but answering pings",
@@ -42,9 +42,9 @@ def sight_returned(alerts: Iterable[Alert], view: View, blind_after: float) -> S
     return None
 
 
-def incident_answer(incident: Incident, told: Told, sight: Sight | None) -> IncidentAnswer:
+def incident_answer(incident: Incident, notified: NotifiedAt, sight: Sight | None) -> IncidentAnswer:
     ids = {alert.id for alert in incident.alerts}
-    times = {name: [at for id_, at in of.items() if id_ in ids] for name, of in told.items()}
+    times = {name: [at for id_, at in of.items() if id_ in ids] for name, of in notified.items()}
     first = incident.alerts[0]
     acknowledged = {alert.acknowledged_by for alert in incident.alerts}
     silenced = [alert.silenced_until for alert in incident.alerts]

@@ -147,7 +147,7 @@ class Live:
 
     async def _catch_up(self, after: int, response: EventSourceResponse) -> int:
         """Send what is stored after the event `after`. Returns the last id sent, 0 when nothing was there:
-        ids begin anew with a new database, and live events must not be held back."""
+        ids start again with a new database, and live events must not be held back."""
         sent = 0
         try:
             while events := await events_after(self._store, after, _CHUNK):

@@ -25,7 +25,7 @@ _SEVERITIES = ("warning", "critical")
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """How one notification channel fares."""
+    """The state and the counts of one notification channel."""
 
     name: str
     failing: bool
@@ -79,7 +79,7 @@ class Metrics:
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         self._lock = asyncio.Lock()
-        self._told: tuple[Snapshot, str, bytes] | None = None
+        self._last: tuple[Snapshot, str, bytes] | None = None
 
     async def metrics(self, request: web.Request, _: Mapping[str, Any]) -> web.StreamResponse:
         """Handles GET /metrics."""
@@ -96,13 +96,13 @@ class Metrics:
         if not snapshot.per_node:
             return b""
         async with self._lock:  # scrapers that come at once share the work
-            if self._told is not None:
-                told, kind, data = self._told
-                if told.view is snapshot.view and told.figures is snapshot.figures and kind == content_type:
+            if self._last is not None:
+                last, kind, data = self._last
+                if last.view is snapshot.view and last.figures is snapshot.figures and kind == content_type:
                     return data
             data = await asyncio.to_thread(lambda: encode(_Registry(lambda: _nodes(snapshot))))
             data = data.removesuffix(b"# EOF\n")  # of OpenMetrics: more follows
-            self._told = snapshot, content_type, data
+            self._last = snapshot, content_type, data
             return data
 
     def _rest(self, snapshot: Snapshot) -> Iterator[Metric]:

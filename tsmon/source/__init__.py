@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def health_codes(self) -> frozenset[str]:
-        """Codes of health warnings told by the bus while it is open."""
+        """Codes of health warnings that the bus reports while it is open."""
 
     async def status(self) -> bytes:
         """The status document. Raises SourceError."""

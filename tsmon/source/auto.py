@@ -76,8 +76,8 @@ class Auto:
             log.info("source_found", source=candidate.name)
             return body
         # Sockets of other systems that are not there say nothing.
-        told = looked[:2] + [text for text in looked[2:] if "no such socket" not in text]
-        raise SourceError("source_unreachable", "no source found; looked for " + "; ".join(told))
+        shown = looked[:2] + [text for text in looked[2:] if "no such socket" not in text]
+        raise SourceError("source_unreachable", "no source found; looked for " + "; ".join(shown))
 
     async def whois(self, address: str) -> dict[str, Any] | None:
         if self._found is None:

@@ -61,8 +61,8 @@ class LocalApi(HttpSource):
         return result or Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Follow the bus for ever, reconnecting with growing waits; refused or omitted: try again rarely. A
-        daemon that is gone may be back any moment."""
+        """Follow the bus until cancelled, reconnecting with growing waits; refused or omitted: try again rarely.
+        A daemon that is gone may be back any moment."""
         wait, longest = BUS_WAIT, _RARELY
         complained = False
         while True:

@@ -1,5 +1,5 @@
 """What `tsmon doctor` looks at: configuration, access, InfluxDB and clock (the tailnet and the machine have
-rooms of their own). Each function examines one thing and says what is wrong and what to do."""
+modules of their own). Each function examines one thing and says what is wrong and what to do."""
 
 import asyncio
 import importlib.util

@@ -28,7 +28,7 @@ def examine_outbox(settings: Settings, now: float) -> Iterator[Finding]:
         finally:
             database.close()
     except sqlite3.DatabaseError:
-        return  # what is wrong with the database is told by its own examination
+        return  # what is wrong with the database is reported by its own examination
     if settings.influx.url or contents.requests:
         yield _waiting(contents, now)
     if contents.quarantined:

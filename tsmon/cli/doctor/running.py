@@ -12,7 +12,7 @@ _REMEDIES = {True: "mend it, then: tsmon notify enable", False: "tsmon tries aga
 
 
 async def examine_running(settings: Settings) -> list[Finding]:
-    """How it fares by its own account."""
+    """How the running tsmon is, by its own account."""
     socket = socket_of(settings)
     if not socket.exists():
         return [Finding("running tsmon", "skipped", f"none with this state directory ({socket})")]

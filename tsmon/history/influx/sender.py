@@ -39,7 +39,7 @@ class Influx:
         clock: Clock,
         fresh: Callable[[], InfluxSettings] | None = None,
     ) -> None:
-        """`fresh` reads the settings anew (it may block, and raise ConfigError): a refused token may have
+        """`fresh` reads the settings again (it may block, and raise ConfigError): a refused token may have
         been rotated."""
         self.error = ""
         """Why the last write failed, "" when it did not."""
@@ -114,7 +114,7 @@ class Influx:
         return redact_url(self._settings.url)
 
     async def run(self) -> None:
-        """Send for ever; what fails is kept and tried again with growing waits."""
+        """Send until cancelled; what fails is kept and tried again with growing waits."""
         client_library = await asyncio.to_thread(library)
         while True:
             async with client_library.client.influxdb_client_async.InfluxDBClientAsync(
