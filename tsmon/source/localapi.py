@@ -61,7 +61,7 @@ class LocalApi(HttpSource):
         return result or Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Follow the bus until cancelled, reconnecting with growing waits; refused or omitted: try again rarely.
+        """Follow the bus until cancelled. It reconnects with growing waits, rarely when refused.
         A daemon that is gone may be back any moment."""
         wait, longest = BUS_WAIT, _RARELY
         complained = False
