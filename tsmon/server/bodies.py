@@ -7,9 +7,9 @@ from tsmon.base.clock import rfc3339
 from tsmon.history.uptime import Bars
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Node, View
-from tsmon.server.answers import CriticalEntry, HistoryAnswer, NodeAnswer
+from tsmon.server.answers import CriticalEntry, HistoryAnswer
 from tsmon.server.choose_nodes import choose_nodes
-from tsmon.server.render import Figures, NodeAlerts, critical_answer, history_node, node_fields
+from tsmon.server.render import Figures, NodeAlerts, critical_answer, history_node, node_answer
 from tsmon.server.replies import Body, encode, encode_list
 
 _OPEN_LIST = b"[]}"
@@ -20,9 +20,9 @@ def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: di
     """The nodes that the parameters of /nodes choose."""
     of_nodes = NodeAlerts(alerts)
     chosen = choose_nodes(view, of_nodes, values, figures)
-    rows = (node_fields(node, view, of_nodes, figures) for node in page_of(chosen, values))
+    rows = (node_answer(node, view, of_nodes, figures) for node in page_of(chosen, values))
     names = values["fields"]
-    shown = ({n: row[n] for n in names} if names else NodeAnswer(**row) for row in rows)
+    shown = ({name: getattr(row, name) for name in names} if names else row for row in rows)
     return Body(encode_list(shown), total=len(chosen))
 
 

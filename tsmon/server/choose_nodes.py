@@ -78,7 +78,7 @@ def has_flag(name: str, node: Node, view: View, alerts: NodeAlerts) -> bool:
         case "silenced":
             return alerts.silenced_until(node.id) is not None
         case "relayed":
-            return view.shown(node).state == "online" and node.reach.path in ("relay", "peer_relay")
+            return view.measured(node).path in ("relay", "peer_relay")
     expiry = node.facts.key_expiry
     return expiry is not None and view.now <= expiry <= view.now + KEY_SOON
 

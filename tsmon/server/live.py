@@ -14,7 +14,7 @@ from tsmon.monitor.alerts import Alert
 from tsmon.monitor.ledger import Published
 from tsmon.monitor.state import Event, View
 from tsmon.server.answers import NodeAnswer, SummaryAnswer
-from tsmon.server.render import NodeAlerts, alert_answer, event_answer, node_fields
+from tsmon.server.render import NodeAlerts, alert_answer, event_answer, node_answer
 from tsmon.server.replies import ApiError, encode
 
 log = structlog.get_logger(__name__)
@@ -166,7 +166,7 @@ class Live:
 
 def _node_of(event: Event, view: View, alerts: NodeAlerts) -> NodeAnswer | None:
     node = view.nodes.get(event.node_id or "")
-    return None if node is None else NodeAnswer(**node_fields(node, view, alerts, {}))
+    return None if node is None else node_answer(node, view, alerts, {})
 
 
 def _alert_message(alert: Alert, view: View, event_id: str | None) -> StreamItem:

@@ -12,7 +12,7 @@ from tsmon.server.answers import HistoryNode, IncidentsAnswer, NodeAnswer, Summa
 from tsmon.server.bodies import critical_body, page_of
 from tsmon.server.choose_nodes import GROUPS, NODE_FILTERS, SORTS, choose_nodes, count_flags, in_groups
 from tsmon.server.params import Param
-from tsmon.server.render import Figures, NodeAlerts, history_node, node_fields
+from tsmon.server.render import Figures, NodeAlerts, history_node, node_answer
 from tsmon.server.replies import Body, encode, encode_list
 
 SPARK_STEP = 1800.0
@@ -105,7 +105,6 @@ class Table:
             tags = _named(tag for node in nodes for tag in node.facts.tags)
             users = _named(node.facts.user for node in nodes if not node.facts.tagged)
             roles = _named(node.role.name for node in nodes)
-        rows = (node_fields(node, self._view, self._alerts, self._figures) for node in self.page)
         head = TableAnswer(
             self.total,
             self._rows,
@@ -118,7 +117,7 @@ class Table:
             None if bounds is None else [history_node(n, bars[n.id]) for n in self.page if n.id in bars],
             [],
         )
-        shown = encode_list(NodeAnswer(**row) for row in rows)
+        shown = encode_list(node_answer(node, self._view, self._alerts, self._figures) for node in self.page)
         return Body(encode(head).removesuffix(b"[]}") + shown + b"}", total=self.total)
 
 

@@ -1,7 +1,9 @@
 """How the JSON answers are made of a view, of alerts, events and history. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from tsmon.base.clock import rfc3339
 from tsmon.history.uptime import Bars, Outage, Uptime
@@ -99,49 +101,48 @@ def alert_order(alert: Alert) -> tuple[bool, float, int]:
     return alert.severity != "critical", alert.fired_at or alert.pending_at, alert.id
 
 
-def node_fields(node: Node, view: View, alerts: NodeAlerts, figures: Figures) -> dict[str, Any]:
-    """The fields that `NodeAnswer` and `NodeDetail` share."""
+def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) -> NodeAnswer:
     shown = view.shown(node)
     facts, reach, role = node.facts, node.reach, node.role
     up_24h, up_7d, up_30d, coverage = figures.get(node.id, NO_FIGURES)
     measured = view.measured(node)
     worst = alerts.worst(node.id)
-    return {
-        "hostname": facts.hostname,
-        "ip": facts.ip,
-        "online": None if shown.state == "unknown" else shown.state == "online",
-        "node_type": role.node_type,
-        "os": facts.os,
-        "last_seen": rfc3339(view.last_seen(node)),
-        "uptime_24h": up_24h,
-        "id": facts.id,
-        "dns_name": facts.dns_name,
-        "ips": facts.ips,
-        "state": shown.state,
-        "reason": shown.reason,
-        "reachable": None if view.blind is not None else reach.reachable,
-        "since": rfc3339(shown.since),
-        "last_state": shown.last_state,
-        "last_state_at": rfc3339(shown.last_state_at),
-        "critical": role.critical,
-        "role": role.name,
-        "shared": facts.shared,
-        "tags": facts.tags,
-        "user": facts.user,
-        "uptime_7d": up_7d,
-        "uptime_30d": up_30d,
-        "coverage_24h": coverage,
-        "watched_since": rfc3339(max(node.first_seen, view.now - WINDOWS["30d"])),
-        "latency_ms": measured.latency_ms,
-        "path": measured.path,
-        "relay": facts.relay or None,
-        "key_expiry": rfc3339(facts.key_expiry),
-        "exit_node_option": facts.exit_node_option,
-        "routes": facts.routes,
-        "alert": str(worst.id) if worst is not None else None,
-        "flapping": alerts.is_flapping(node.id),
-        "silenced_until": rfc3339(alerts.silenced_until(node.id)),
-    }
+    return NodeAnswer(
+        hostname=facts.hostname,
+        ip=facts.ip,
+        online=None if shown.state == "unknown" else shown.state == "online",
+        node_type=role.node_type,
+        os=facts.os,
+        last_seen=rfc3339(view.last_seen(node)),
+        uptime_24h=up_24h,
+        id=facts.id,
+        dns_name=facts.dns_name,
+        ips=facts.ips,
+        state=shown.state,
+        reason=shown.reason,
+        reachable=None if view.blind is not None else reach.reachable,
+        since=rfc3339(shown.since),
+        last_state=shown.last_state,
+        last_state_at=rfc3339(shown.last_state_at),
+        critical=role.critical,
+        role=role.name,
+        shared=facts.shared,
+        tags=facts.tags,
+        user=facts.user,
+        uptime_7d=up_7d,
+        uptime_30d=up_30d,
+        coverage_24h=coverage,
+        watched_since=rfc3339(max(node.first_seen, view.now - WINDOWS["30d"])),
+        latency_ms=measured.latency_ms,
+        path=measured.path,
+        relay=facts.relay or None,
+        key_expiry=rfc3339(facts.key_expiry),
+        exit_node_option=facts.exit_node_option,
+        routes=facts.routes,
+        alert=str(worst.id) if worst is not None else None,
+        flapping=alerts.is_flapping(node.id),
+        silenced_until=rfc3339(alerts.silenced_until(node.id)),
+    )
 
 
 def node_detail(
@@ -149,11 +150,11 @@ def node_detail(
 ) -> NodeDetail:
     facts = node.facts
     worst = alerts.worst(node.id)
-    fields = node_fields(node, view, alerts, figures)
+    answer = node_answer(node, view, alerts, figures)
     if node.removed_at is not None:
-        fields |= _gone(node, node.removed_at)
+        answer = _gone(answer, node, node.removed_at)
     return NodeDetail(
-        **fields,
+        **msgspec.structs.asdict(answer),
         os_hostname=facts.os_hostname,
         first_seen=rfc3339(node.first_seen),
         created=rfc3339(facts.created),
@@ -169,22 +170,23 @@ def node_detail(
     )
 
 
-def _gone(node: Node, removed_at: float) -> dict[str, Any]:
-    """What can no longer be said of a removed node, and what was known last."""
+def _gone(answer: NodeAnswer, node: Node, removed_at: float) -> NodeAnswer:
+    """Of a removed node nothing is known now; what was known last stays."""
     at = rfc3339(removed_at)
     known = (node.last_state, rfc3339(node.last_state_at)) if node.state == "unknown" else (node.state, at)
-    return {
-        "state": "unknown",
-        "online": None,
-        "reason": None,
-        "reachable": None,
-        "since": at,
-        "last_state": known[0],
-        "last_state_at": known[1],
-        "last_seen": known[1] if known[0] == "online" else rfc3339(node.last_online),
-        "latency_ms": None,
-        "path": None,
-    }
+    return msgspec.structs.replace(
+        answer,
+        state="unknown",
+        online=None,
+        reason=None,
+        reachable=None,
+        since=at,
+        last_state=known[0],
+        last_state_at=known[1],
+        last_seen=known[1] if known[0] == "online" else rfc3339(node.last_online),
+        latency_ms=None,
+        path=None,
+    )
 
 
 def critical_answer(
@@ -201,7 +203,7 @@ def critical_answer(
             status=_entry_status(states, view, detached=any(node.detached for node in nodes)),
             online=states.count("online"),
             total=len(nodes),
-            nodes=[NodeAnswer(**node_fields(node, view, alerts, figures)) for node in nodes],
+            nodes=[node_answer(node, view, alerts, figures) for node in nodes],
         )
     return entries
 
