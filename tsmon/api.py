@@ -43,7 +43,7 @@ from tsmon.server.bodies import critical_body, history_body, nodes_body, page_of
 from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.figures import FigureCache, History
-from tsmon.server.incidents import NotifiedAt, Sight, incident_answer, sight_returned
+from tsmon.server.incidents import NotifiedAt, SightReturned, incident_answer, sight_returned
 from tsmon.server.live import Live
 from tsmon.server.openapi import document
 from tsmon.server.page import GLANCE, SPARK_STEP, TABLE, GlanceAnswer, Table, TableAnswer, glance_body
@@ -92,7 +92,7 @@ class Api:
         source_name: Callable[[], str],
         readiness: Callable[[], Readiness],
         stuck_loop: Callable[[], str | None],
-        told_at: Callable[[], NotifiedAt],
+        notified_at: Callable[[], NotifiedAt],
         demo: bool = False,
     ) -> None:
         self.settings = settings
@@ -105,7 +105,7 @@ class Api:
         self._source_name = source_name
         self._readiness = readiness
         self._stuck_loop = stuck_loop
-        self._told_at = told_at
+        self._notified_at = notified_at
         self._demo = demo
         self._keys = Classifier(settings).critical_keys
         self.figures = FigureCache(history, clock)
@@ -118,7 +118,7 @@ class Api:
         self._steps = 0
         self._changes = 0
         self._newest_event = 0
-        self._told: tuple[tuple[int, ...], SummaryAnswer] | None = None
+        self._last_summary: tuple[tuple[int, ...], SummaryAnswer] | None = None
         self._tailscale_versions = Versions(whois, clock)
 
     def apply(self, settings: Settings) -> None:
@@ -157,7 +157,7 @@ class Api:
         ]
 
     def application(self, further: Sequence[Route] = ()) -> web.Application:
-        """The aiohttp application with every route; `further` ones come from other rooms."""
+        """The aiohttp application with every route; `further` ones come from elsewhere."""
         app = web.Application(middlewares=[errors, self.access.middleware])
         app.on_response_prepare.append(add_security_headers)
         app.on_response_prepare.append(note_begun)
@@ -408,21 +408,21 @@ class Api:
     def _incidents(self) -> list[Incident]:
         return join_alerts(self._alerts(), self._monitor.view, self.settings.group_wait)
 
-    def _sight(self) -> Sight | None:
+    def _sight(self) -> SightReturned | None:
         return sight_returned(self._alerts(), self._monitor.view, self.settings.blind_after)
 
     def _incidents_answer(self) -> IncidentsAnswer:
-        sight, told = self._sight(), self._told_at()
-        rows = [incident_answer(incident, told, sight) for incident in self._incidents()]
+        sight, notified = self._sight(), self._notified_at()
+        rows = [incident_answer(incident, notified, sight) for incident in self._incidents()]
         return IncidentsAnswer(rows, len(rows), rfc3339(self._monitor.view.as_of))
 
     def _made_of(self) -> tuple[int, ...]:
-        """What the answers about the present are made of: when it changes they are made anew."""
+        """What the answers about the present are made of: when it changes they are made again."""
         return self._monitor.view.version, self._steps, self.figures.version
 
     def _summary(self) -> SummaryAnswer:
         made_of = self._made_of()
-        if self._told is None or self._told[0] != made_of:
+        if self._last_summary is None or self._last_summary[0] != made_of:
             answer = summary_answer(
                 self._monitor.view,
                 self._alerts(),
@@ -432,8 +432,8 @@ class Api:
                 version=__version__,
                 demo=self._demo,
             )
-            self._told = made_of, answer
-        return self._told[1]
+            self._last_summary = made_of, answer
+        return self._last_summary[1]
 
     def publish(self, published: Published) -> None:
         """A step was committed: what was made of the state before is old, and the stream says so."""

@@ -33,7 +33,7 @@ def table() -> list[Route]:
         source_name=lambda: "",
         readiness=nothing,
         stuck_loop=lambda: None,
-        told_at=dict,
+        notified_at=dict,
     )
     return api.routes()
 

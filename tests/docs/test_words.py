@@ -1,6 +1,9 @@
-"""The pages use the words of the field: some that tsmon once used for its own things stay out."""
+"""Pages, docstrings and messages use the words of the field, and in the code one name means one thing."""
 
+import ast
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,11 +11,64 @@ import pytest
 from tests.support.paths import DOCUMENTS, ROOT
 
 STRANGE = re.compile(r"\b(?:told|rooms?|fares|anew|for\s+ever)\b", re.IGNORECASE)
-"""Rather: notified or reported; module or package; works; again; always."""
+"""Rather: notified or reported; module or package; works; again; always, until cancelled."""
+MODULES = sorted((ROOT / "tsmon").rglob("*.py"))
+
+SAME_FILE_NAMES = {
+    "admin.py": "the admin socket: its server, and the command line's client of it",
+    "client.py": "a client of the source, and one of tsmon's own API",
+    "importing.py": "`tsmon import`: the command, the daemon's part, and the samples of InfluxDB",
+    "incidents.py": "alerts joined by cause, and their answer",
+    "loading.py": "what a start loads: settings, and history",
+    "outbox.py": "the outbox, and what `tsmon doctor` says of it",
+    "status.py": "the status document, and `tsmon status`",
+    "tailnet.py": "the simulated tailnet, and what `tsmon doctor` says of the real one",
+}
+"""File names that two packages share: both are about the same subject, each at its own floor."""
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def texts(path: Path) -> Iterator[str]:
+    """Every docstring and every text that is more than a name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.value
+
+
+def of_the_project(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=of_the_project)
 def test_no_strange_word_in_the_pages(path: Path) -> None:
     # Code is quoted as it is: a Matrix room is called `#room`.
     prose = re.sub(r"`[^`\n]*`", "", path.read_text())
     assert STRANGE.findall(prose) == []
+
+
+def test_no_strange_word_in_docstrings_and_messages() -> None:
+    found = [(of_the_project(path), text) for path in MODULES for text in texts(path) if STRANGE.search(text)]
+    assert found == []
+
+
+def test_no_strange_word_in_comments() -> None:
+    lines = [(path, line) for path in MODULES for line in path.read_text().splitlines() if "#" in line]
+    comments = [(of_the_project(path), line.partition("#")[2]) for path, line in lines]
+    assert [(path, text) for path, text in comments if STRANGE.search(text)] == []
+
+
+def test_no_two_classes_share_a_name() -> None:
+    where: dict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where[node.name].add(of_the_project(path))
+    assert {name: sorted(places) for name, places in where.items() if len(places) > 1} == {}
+
+
+def test_modules_that_share_a_file_name_are_about_one_subject() -> None:
+    where: dict[str, list[str]] = defaultdict(list)
+    for path in MODULES:
+        if not path.name.startswith("__"):
+            where[path.name].append(of_the_project(path))
+    shared = {name: places for name, places in where.items() if len(places) > 1}
+    assert set(shared) == set(SAME_FILE_NAMES), shared

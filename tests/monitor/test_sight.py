@@ -315,7 +315,7 @@ def test_a_clock_set_back_is_told_with_its_length() -> None:
 
 def test_a_blind_stretch_goes_on_over_a_restart() -> None:
     watch = Watch(blind_since=400.0, last_trusted=400.0)
-    assert watch.sight.told
+    assert watch.sight.has_event
     verdict = watch.after(40, DOWN)
     assert not verdict.tell
     assert watch.sight.blind is not None

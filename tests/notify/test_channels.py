@@ -239,7 +239,7 @@ class FakeOffice:
     def next_id(self) -> int:
         raise NotImplementedError
 
-    async def told(self, alerts: list[Alert], also: Any) -> None:
+    async def notified(self, alerts: list[Alert], also: Any) -> None:
         assert also == []
         self.told_of += [found.id for found in alerts]
 

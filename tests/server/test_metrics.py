@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.paths import ROOT
 from tests.support.site import PROD, Site, site
 from tsmon.daemon.readiness import readiness
-from tsmon.server.metrics import Snapshot, _nodes
+from tsmon.server.metrics import Scrape, _nodes
 
 
 async def families(here: Site) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -141,7 +141,7 @@ async def test_the_nodes_are_told_once_for_as_long_as_nothing_changes(
     """With 10,000 nodes that takes a second."""
     made = []
 
-    def count(snapshot: Snapshot) -> Iterator[Metric]:
+    def count(snapshot: Scrape) -> Iterator[Metric]:
         made.append(snapshot)
         return _nodes(snapshot)
 

@@ -130,7 +130,7 @@ async def build(
         source_name=lambda: source.name,
         readiness=lambda: readiness(parts),
         stuck_loop=loops.stuck,
-        told_at=notifier.told_at,
+        notified_at=notifier.notified_at,
         demo=demo,
     )
     # The two arrows that go up: a step's messages are stored with it, and everybody hears of it once it is.

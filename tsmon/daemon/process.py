@@ -23,7 +23,7 @@ _LARGE = 512 * 1024
 
 
 def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
-    """Run tsmon until it is told to stop; returns the exit code. A failure to start is one line on stderr."""
+    """Run tsmon until a signal stops it; returns the exit code. A failure to start is one line on stderr."""
     configure(settings.log)
     return _main(lambda: _run(Daemon(settings, state_dir(settings, os.environ), reread=reread)))
 

@@ -3,23 +3,23 @@
 from typing import TYPE_CHECKING
 
 from tsmon import __version__
-from tsmon.server.metrics import Channel, Own, Snapshot
+from tsmon.server.metrics import ChannelFigures, OwnFigures, Scrape
 
 if TYPE_CHECKING:
     from tsmon.daemon.parts import Parts
 
 
-async def scrape(parts: "Parts") -> Snapshot:
+async def scrape(parts: "Parts") -> Scrape:
     """Everything that one scrape reports, now."""
     figures = await parts.api.figures.get()
     alerts = tuple(parts.monitor.alerts.values())
-    return Snapshot(parts.monitor.view, alerts, figures, _own(parts), parts.settings.metrics.per_node)
+    return Scrape(parts.monitor.view, alerts, figures, _own(parts), parts.settings.metrics.per_node)
 
 
-def _own(parts: "Parts") -> Own:
+def _own(parts: "Parts") -> OwnFigures:
     influx = parts.outlet.influx
     contents = influx.contents if influx is not None else None
-    return Own(
+    return OwnFigures(
         version=__version__,
         monitor=parts.settings.monitor_name,
         started=parts.monitor.started.wall,
@@ -30,7 +30,7 @@ def _own(parts: "Parts") -> Own:
         store_waiting=parts.backlog.waiting,
         stream_clients=parts.api.live.clients,
         channels=tuple(
-            Channel(row["name"], bool(row["error"]), row["waiting"], row["delivered"], row["failed"])
+            ChannelFigures(row["name"], bool(row["error"]), row["waiting"], row["delivered"], row["failed"])
             for row in parts.notifier.readiness()
         ),
         outbox_requests=contents.requests if contents is not None else None,

@@ -46,7 +46,7 @@ class Reader(Protocol):
     async def windows(self, start: float, every: float, count: int) -> Mapping[str, Sequence[SpanTally]]: ...
 
 
-class Sums(NamedTuple):
+class EarlierSums(NamedTuple):
     """Seconds of one node before the embedded history."""
 
     online: float
@@ -227,17 +227,17 @@ def _names(node: Node) -> set[str]:
     return {node.hostname.casefold(), node.facts.os_hostname.casefold()} - {""}
 
 
-def _sums(parts: Sequence[SpanTally], interval: float, length: float) -> Sums:
+def _sums(parts: Sequence[SpanTally], interval: float, length: float) -> EarlierSums:
     """Seconds, where each sample stands for one interval; never more than there are."""
     count = sum(part.samples for part in parts)
     online = sum(part.online for part in parts)
     seconds = min(count * interval, max(0.0, length))
     firsts = [part.first for part in parts if part.first is not None]
     share = online / count if count else 0.0
-    return Sums(seconds * share, seconds * (1 - share), min(firsts, default=None))
+    return EarlierSums(seconds * share, seconds * (1 - share), min(firsts, default=None))
 
 
-def _joined(before: Sums, later: Uptime | None, start: float, end: float) -> Uptime:
+def _joined(before: EarlierSums, later: Uptime | None, start: float, end: float) -> Uptime:
     online = before.online + (later.online_s if later is not None else 0.0)
     offline = before.offline + (later.offline_s if later is not None else 0.0)
     known = online + offline

@@ -55,7 +55,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steady: float = 0.0
     """Observed seconds since the last change of a flapping node; of sight after blindness."""
     step: float | None = None
-    """key_expiring: the last step told, in seconds before the expiry."""
+    """key_expiring: the last step that was notified, in seconds before the expiry."""
     key_expiry: float | None = None
     clock_lost: float = 0.0
     """Seconds that steps back of the clock took from the duration."""
@@ -109,7 +109,7 @@ class AlertChanges(msgspec.Struct):
     """Pending alerts whose condition ended before their delay: they leave nothing."""
     events: list[Event]
     asks: list[str]
-    """Nodes whose outage fell due and that are to be pinged before it is told."""
+    """Nodes whose outage fell due and that are to be pinged before it is notified."""
 
 
 class AlertBook:
@@ -153,7 +153,7 @@ class AlertBook:
         return self.update(alert, **_identity(node))
 
     def fire(self, alert: Alert, now: Moment, message: str, **fields: Any) -> Alert:
-        """It is told now: for the first time, or anew (another kind, a further key step)."""
+        """It fires now: for the first time, or again (another kind, a further key step)."""
         fired = msgspec.structs.replace(
             alert, state="firing", fired_at=alert.fired_at or now.wall, message=message, **fields
         )

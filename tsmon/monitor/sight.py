@@ -90,7 +90,7 @@ class Sight:
         blind_since: float | None = None,
     ) -> None:
         """What the store knows: `tailnet`, `peers` (stable IDs), `last_trusted` and `blind_since` (of a blind
-        stretch that was told and did not end), times in Unix seconds."""
+        stretch that has its event and did not end), times in Unix seconds."""
         self._reconnect_grace = reconnect_grace
         self._poll_interval = poll_interval
         self.tailnet = tailnet
@@ -101,7 +101,7 @@ class Sight:
             message="tsmon has just started and has not seen the tailnet yet",
         )
         self._blind_mono = started.mono
-        self._told = blind_since is not None
+        self._has_event = blind_since is not None
         self._started = started
         self._peers = peers
         self._last_wall = last_trusted  # of the last trusted document, also before this start
@@ -118,9 +118,9 @@ class Sight:
         self._reconnect_grace, self._poll_interval = reconnect_grace, poll_interval
 
     @property
-    def told(self) -> bool:
+    def has_event(self) -> bool:
         """The present blind stretch has its event."""
-        return self.blind is not None and self._told
+        return self.blind is not None and self._has_event
 
     def blind_for(self, now: Moment) -> float:
         """Running seconds of the present blind stretch, 0 with sight."""
@@ -139,7 +139,7 @@ class Sight:
     def judge(
         self, answer: Snapshot | Failure, now: Moment, health_codes: frozenset[str] = frozenset()
     ) -> Verdict:
-        """What `answer`, that came at `now`, means; `health_codes` are those that an open bus told."""
+        """What `answer`, that came at `now`, means; `health_codes` are those that an open bus reported."""
         back = self._clock_back(now)
         if isinstance(answer, Failure):
             reason, message = answer.reason, answer.message
@@ -178,7 +178,7 @@ class Sight:
     def _trust(self, snapshot: Snapshot, now: Moment, back: float) -> Verdict:
         taken_away = self._collapse if self._is_removal(snapshot) else None
         restored = self.blind is not None
-        tell = restored and self._told
+        tell = restored and self._has_event
         continuous = self._last is not None and not restored and self._is_steady(self._last, now)
         self_continuous = self._self_last is not None and self._is_steady(self._self_last, now)
         verdict = Verdict(
@@ -197,7 +197,7 @@ class Sight:
         )
         self.blind = None
         self.self_stopped = False
-        self._told = False
+        self._has_event = False
         self._untrusted = None
         self._collapse = None
         self._last = self._self_last = now
@@ -222,9 +222,9 @@ class Sight:
             self.blind = Blind(reason=reason, since=min(last.wall, now.wall), message=message)
             self._blind_mono = last.mono
             self._last = None
-        if self.blind is not None and not self._told:
+        if self.blind is not None and not self._has_event:
             tell = tell or now.mono - self._started.mono >= self._reconnect_grace - _EPSILON
-            self._told = tell
+            self._has_event = tell
         self.self_stopped = self.blind is not None and reason in SELF_STOPPED
         if not self.self_stopped:
             if self.blind is not None:

@@ -73,7 +73,7 @@ class AlertmanagerLine:
         return set(self._posted.labels)
 
     @property
-    def told_at(self) -> Mapping[int, float]:
+    def notified_at(self) -> Mapping[int, float]:
         """Alertmanager tells people in its own time, which tsmon does not know."""
         return {}
 
@@ -211,7 +211,7 @@ class AlertmanagerLine:
         for id_, alert in new.items():
             self._posted.labels[id_] = self._labels(alert)
             self._posted.since[id_] = _begin(alert)
-        await self._office.told(posted, [])
+        await self._office.notified(posted, [])
 
     async def _failed(self, outcome: Outcome) -> None:
         if outcome.error != self.health.error:

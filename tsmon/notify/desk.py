@@ -1,4 +1,4 @@
-"""What one channel is told, and when: every step of the monitor in, notices out. Pure, time passed in."""
+"""What one channel is sent, and when: every step of the monitor in, notices out. Pure, time passed in."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,9 +31,9 @@ class News(NamedTuple):
     now: Moment
     view: View
     alerts: Mapping[int, Alert]
-    """All that is known: the open ones, and those that ended but are still to be told."""
+    """All that is known: the open ones, and those that ended but are still to be reported."""
     fired: Collection[int]
-    """Told now, for the first time or anew."""
+    """To be sent now, for the first time or again."""
     resolved: Collection[Alert]
     sighted: bool
     """The last answer of the source is trusted."""
@@ -79,12 +79,12 @@ class Kept(msgspec.Struct):
     """What a desk knows beyond the notices, kept over a restart. Times are Unix seconds."""
 
     groups: list[Group] = []
-    told: dict[int, float] = {}
-    """Alerts whose outage was delivered -> when they were last told."""
+    notified: dict[int, float] = msgspec.field(default_factory=dict, name="told")
+    """Alerts whose outage was delivered -> when they were last sent."""
     hushed: list[int] = []
     """Alerts that a quiet holds back."""
     ended: list[int] = []
-    """Alerts whose end was told, though notices that are on their way name them."""
+    """Alerts whose end was sent, though notices that are on their way name them."""
     lost: list[int] = []
     """Alerts whose message waited too long and was dropped."""
 
@@ -93,15 +93,15 @@ class Desk:
     """One channel's messages. `waiting` are those made and not delivered, oldest first."""
 
     def __init__(self, channel: ChannelSettings, kept: Kept | None, now: Moment, settle: float) -> None:
-        """`kept` None: the channel is new, and is told what fires already. `settle`: seconds after a start in
-        which nothing is told: by then the first answer of the source was looked at."""
+        """`kept` None: the channel is new, and is sent what fires already. `settle`: seconds after a start in
+        which nothing is sent: by then the first answer of the source was looked at."""
         self.channel = channel
         self.waiting: deque[Row] = deque()
         self.dropped = 0
         self._is_new = kept is None
         kept = kept or Kept()
         self._groups = load_groups(msgspec.json.encode(kept.groups), now.mono, now.wall, settle)
-        self.told = dict(kept.told)
+        self.notified = dict(kept.notified)
         self._hushed = set(kept.hushed)
         self.ended = set(kept.ended)
         self._lost = set(kept.lost)
@@ -113,7 +113,7 @@ class Desk:
         return msgspec.json.encode(
             Kept(
                 groups=msgspec.json.decode(self._groups.store(now.wall - now.mono), type=list[Group]),
-                told=self.told,
+                notified=self.notified,
                 hushed=sorted(self._hushed),
                 ended=sorted(self.ended),
                 lost=sorted(self._lost),
@@ -122,8 +122,8 @@ class Desk:
 
     @property
     def alerts(self) -> set[int]:
-        """Alerts of which something may still be told: their records are needed."""
-        return self._groups.alerts | self.told.keys() | self._hushed | self._on_the_way()
+        """Alerts of which something may still be sent: their records are needed."""
+        return self._groups.alerts | self.notified.keys() | self._hushed | self._on_the_way()
 
     def _on_the_way(self) -> set[int]:
         return {entry.alert for row in self.waiting for entry in row.notice.entries}
@@ -159,35 +159,37 @@ class Desk:
         for entry in row.notice.entries:
             alert = alerts.get(entry.alert)
             if entry.alert in down and alert is not None:
-                self.told[entry.alert] = wall
+                self.notified[entry.alert] = wall
             elif entry.phase == "back" or alert is None or alert.state == "resolved":
-                self.told.pop(entry.alert, None)
+                self.notified.pop(entry.alert, None)
                 self.ended.add(entry.alert)
         self.ended &= self._on_the_way()
 
     def drop(self, row: Row) -> None:
-        """The message of `row` is given up: what still lasts is told when the channel works again."""
+        """The message of `row` is given up: what still lasts is sent when the channel works again."""
         self.waiting.remove(row)
         self.dropped += 1
         for entry in row.notice.entries:
-            if entry.phase == "fell" and entry.alert not in self.told:
+            if entry.phase == "fell" and entry.alert not in self.notified:
                 self._groups.forget(entry.alert)
                 self._lost.add(entry.alert)
 
     def works_again(self) -> None:
-        """The channel delivers: what was dropped before and still lasts is told with the next step."""
+        """The channel delivers: what was dropped before and still lasts is sent with the next step."""
         self._again, self._lost = self._lost, set()
 
     # -- parts of a step -------------------------------------------------------------------------------
 
     def _fired(self, news: News) -> Iterable[int]:
-        """What is told now: what fires; what fires already when the channel is new; what was dropped."""
+        """What is sent now: what fires; what fires already when the channel is new; what was dropped."""
         fired = set(news.fired)
         if news.sighted:
             late = set(self._again)
             if self._is_new:
                 late.update(alert.id for alert in news.alerts.values() if alert.state == "firing")
-            fired |= {id_ for id_ in late - self._groups.alerts - self.told.keys() if not news.is_over(id_)}
+            fired |= {
+                id_ for id_ in late - self._groups.alerts - self.notified.keys() if not news.is_over(id_)
+            }
             self._is_new, self._again = False, set()
         return sorted(fired)
 
@@ -197,14 +199,14 @@ class Desk:
         if alert.follows is not None:
             # It settled into this outage: one message says both.
             self._groups.forget(alert.follows)
-            self.told.pop(alert.follows, None)
+            self.notified.pop(alert.follows, None)
         self._groups.fell(alert.id, stream_of(alert), news.now.mono, news.group_wait)
 
     def _end(self, alert: Alert, news: News) -> None:
         if alert.untold:
             self._groups.forget(alert.id)
             self._hushed.discard(alert.id)
-            self.told.pop(alert.id, None)
+            self.notified.pop(alert.id, None)
         elif alert.cause == "settled" and any(a.follows == alert.id for a in news.alerts.values()):
             self._groups.forget(alert.id)
         elif alert.id not in self._hushed:
@@ -246,7 +248,7 @@ class Desk:
         on_the_way = self._on_the_way()
         last = {
             alert_id: last
-            for alert_id, last in self.told.items()
+            for alert_id, last in self.notified.items()
             if alert_id not in on_the_way and self._may_remind(news.alerts.get(alert_id), news)
         }
         if not any(news.now.wall - at >= every - _EPSILON for at in last.values()):
@@ -267,17 +269,17 @@ class Desk:
     def _was_told(self, alert_id: int) -> bool:
         """It was delivered that the condition began, or that is on its way."""
         on_the_way = (entry for row in self.waiting for entry in row.notice.entries if entry.phase != "back")
-        return alert_id in self.told or any(entry.alert == alert_id for entry in on_the_way)
+        return alert_id in self.notified or any(entry.alert == alert_id for entry in on_the_way)
 
     def _forget(self, news: News, made: Iterable[Notice]) -> None:
-        """What is over and in no group or notice was told to its end."""
+        """What is over and in no group or notice was reported to its end."""
         busy = self._groups.alerts | self._on_the_way()
         busy |= {entry.alert for notice in made for entry in notice.entries}
         self._hushed &= news.alerts.keys()
         self._lost = {id_ for id_ in self._lost if not news.is_over(id_)}
-        for alert_id in list(self.told):
+        for alert_id in list(self.notified):
             if alert_id not in busy and alert_id not in self._hushed and news.is_over(alert_id):
-                del self.told[alert_id]
+                del self.notified[alert_id]
 
     # -- notices ---------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class Group(msgspec.Struct):
     stream: str
     due: float
     """When the first message goes out."""
-    told_at: float | None = None
+    notified_at: float | None = msgspec.field(default=None, name="told_at")
     updated: bool = False
     first_back: float | None = None
     waiting: list[int] = []
@@ -41,7 +41,7 @@ class Group(msgspec.Struct):
 
     def collects(self, now: float) -> bool:
         """A further alert joins this group."""
-        return self.told_at is None or (not self.updated and now < self.told_at + WINDOW)
+        return self.notified_at is None or (not self.updated and now < self.notified_at + WINDOW)
 
     @property
     def is_empty(self) -> bool:
@@ -71,7 +71,7 @@ class Groups:
         self.forget(alert)
         found = [group for group in self._groups if group.stream == stream and group.collects(now)]
         # A group that is not sent yet comes first: its message comes sooner.
-        group = min(found, key=lambda group: group.told_at is not None, default=None)
+        group = min(found, key=lambda group: group.notified_at is not None, default=None)
         if group is None:
             group = Group(stream, now + wait)
             self._groups.append(group)
@@ -107,7 +107,7 @@ class Groups:
 
     def adopt(self, alerts: Iterable[int], stream: str, now: float) -> None:
         """These were notified otherwise (at the end of a quiet): their recovery is to be sent."""
-        group = Group(stream, now, told_at=now, updated=True)
+        group = Group(stream, now, notified_at=now, updated=True)
         for alert in alerts:
             self.forget(alert)
             group.standing.append(alert)
@@ -134,10 +134,10 @@ class Groups:
         """Monotonic time of the next message, as far as is known now; None when none waits."""
         times = []
         for group in self._groups:
-            if group.waiting and group.told_at is None:
+            if group.waiting and group.notified_at is None:
                 times.append(group.due)
-            elif group.waiting and group.told_at is not None:
-                end = group.told_at + WINDOW
+            elif group.waiting and group.notified_at is not None:
+                end = group.notified_at + WINDOW
                 times.append(end if siblings_before(end) else 0.0)
             if group.back and group.first_back is not None:
                 whole = not (group.standing or group.waiting)
@@ -146,13 +146,13 @@ class Groups:
 
     @staticmethod
     def _tells_now(group: Group, now: float, siblings_before: Callable[[float], bool]) -> bool:
-        if group.told_at is None:
+        if group.notified_at is None:
             return now >= group.due - _EPSILON
-        end = group.told_at + WINDOW
+        end = group.notified_at + WINDOW
         return now >= end - _EPSILON or not siblings_before(end)
 
     def _tell(self, group: Group, now: float, is_over: Callable[[int], bool]) -> Draft:
-        kind: NoticeKind = "alert" if group.told_at is None else "update"
+        kind: NoticeKind = "alert" if group.notified_at is None else "update"
         alerts = tuple(group.waiting)
         group.waiting.clear()
         for alert in alerts:
@@ -160,8 +160,8 @@ class Groups:
                 del self._of[alert]
             else:
                 group.standing.append(alert)
-        if group.told_at is None:
-            group.told_at = now
+        if group.notified_at is None:
+            group.notified_at = now
         else:
             group.updated = True
         return Draft(kind, alerts)
@@ -196,8 +196,8 @@ def load_groups(text: bytes | str, now: float, wall: float, settle: float) -> Gr
     for stored in groups:
         group = _moved(stored, now - wall)
         group.due = min(max(group.due, now + settle), now + WINDOW)
-        if group.told_at is not None:
-            group.told_at = min(group.told_at, now)
+        if group.notified_at is not None:
+            group.notified_at = min(group.notified_at, now)
         if group.first_back is not None:
             group.first_back = min(group.first_back, now)
         if not group.is_empty:
@@ -209,6 +209,6 @@ def _moved(group: Group, seconds: float) -> Group:
     return msgspec.structs.replace(
         group,
         due=group.due + seconds,
-        told_at=None if group.told_at is None else group.told_at + seconds,
+        notified_at=None if group.notified_at is None else group.notified_at + seconds,
         first_back=None if group.first_back is None else group.first_back + seconds,
     )

@@ -43,9 +43,9 @@ class Office(Protocol):
 
     clock: Clock
 
-    def facts(self, told: Collection[int], ended: Collection[int]) -> Facts: ...
+    def facts(self, notified: Collection[int], ended: Collection[int]) -> Facts: ...
     def next_id(self) -> int: ...
-    async def told(self, alerts: list[Alert], also: list[Write]) -> None:
+    async def notified(self, alerts: list[Alert], also: list[Write]) -> None:
         """Record, with `also` in the same transaction, that messages of these alerts were delivered."""
 
     async def fails(self, name: str, reason: str) -> None:
@@ -71,9 +71,9 @@ class MessageLine:
         return self.desk.alerts
 
     @property
-    def told_at(self) -> Mapping[int, float]:
+    def notified_at(self) -> Mapping[int, float]:
         """Alerts that the channel was notified of -> when last (Unix seconds)."""
-        return self.desk.told
+        return self.desk.notified
 
     def post(self, notice: Notice) -> None:
         """A notice that no alert made; it is stored with the next step."""
@@ -158,7 +158,7 @@ class MessageLine:
             return
 
     async def _deliver(self, row: Row) -> None:
-        facts = self._office.facts(self.desk.told, self.desk.ended)
+        facts = self._office.facts(self.desk.notified, self.desk.ended)
         message = write(row.notice, facts)
         outcome = await self._try(message) if message is not None else Outcome(True)
         now = self._office.clock.now()
@@ -178,7 +178,7 @@ class MessageLine:
         now = self._office.clock.wall()
         self.desk.delivered(row, facts.alerts, down, now)
         old = now - _DELIVERED_KEPT
-        await self._office.told(alerts, [_update(row, delivered_at=now), _prune(old)])
+        await self._office.notified(alerts, [_update(row, delivered_at=now), _prune(old)])
 
     async def _failed(self, row: Row, outcome: Outcome) -> None:
         row.attempts += 1

@@ -31,7 +31,7 @@ class Line(Protocol):
         """Alerts whose records are needed, though they ended."""
 
     @property
-    def told_at(self) -> Mapping[int, float]:
+    def notified_at(self) -> Mapping[int, float]:
         """Alerts that people were notified of through it -> when last (Unix seconds)."""
 
     def post(self, notice: Notice) -> None:

@@ -30,8 +30,8 @@ _BREATH = 0.5
 class Notifier:
     """Of the lines, the daemon runs each one's `run`; of the notifier, its own.
 
-    `step` and `release` are what the ledger calls with each commit (its Protocol `Messages`); `facts`, `told`
-    and `fails` are what the lines ask for (their Protocol `Office`).
+    `step` and `release` are what the ledger calls with each commit (its Protocol `Messages`); `facts`,
+    `notified` and `fails` are what the lines ask for (their Protocol `Office`).
     """
 
     def __init__(
@@ -133,13 +133,13 @@ class Notifier:
 
     # -- what the lines ask for (Office) ---------------------------------------------------------------
 
-    def facts(self, told: Collection[int], ended: Collection[int]) -> Facts:
-        """What a text is written from now; `told` are the alerts whose begin was delivered, `ended` those
+    def facts(self, notified: Collection[int], ended: Collection[int]) -> Facts:
+        """What a text is written from now; `notified` are the alerts whose begin was delivered, `ended` those
         whose end was."""
         name = self._settings.monitor
         return Facts(
             alerts={**self._ended, **self._monitor.alerts},
-            told=told,
+            notified=notified,
             ended=ended,
             view=self._monitor.view,
             now=self.clock.wall(),
@@ -151,7 +151,7 @@ class Notifier:
         self._next_id += 1
         return self._next_id - 1
 
-    async def told(self, alerts: list[Alert], also: list[Write]) -> None:
+    async def notified(self, alerts: list[Alert], also: list[Write]) -> None:
         """Record that messages of these alerts were delivered."""
         # A record may be old: meanwhile the alert may have ended.
         await self._monitor.notified([alert.id for alert in alerts], lambda: self._ended, also)
@@ -182,9 +182,9 @@ class Notifier:
         """The channels."""
         return list(self.lines)
 
-    def told_at(self) -> dict[str, Mapping[int, float]]:
-        """By channel: alerts that it was told of -> when last (Unix seconds)."""
-        return {line.name: line.told_at for line in self.lines.values()}
+    def notified_at(self) -> dict[str, Mapping[int, float]]:
+        """By channel: alerts that it was notified of -> when last (Unix seconds)."""
+        return {line.name: line.notified_at for line in self.lines.values()}
 
     def enable(self, name: str) -> None:
         """Try the channel `name` at once, though it is parked. Raises KeyError."""
@@ -203,7 +203,7 @@ class Notifier:
         ]
         channels = self._settings.notify
         if channels and all(channel.hosts or channel.tags or channel.roles for channel in channels):
-            found.append("every channel has a filter: nobody is told when tsmon itself is blind or fails")
+            found.append("every channel has a filter: nobody is notified when tsmon itself is blind or fails")
         return found
 
     def loops(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:

@@ -55,7 +55,7 @@ class Facts(NamedTuple):
     """What a text is written from."""
 
     alerts: Mapping[int, Alert]
-    told: Collection[int]
+    notified: Collection[int]
     """Alerts of which it was delivered that they began."""
     ended: Collection[int]
     """Alerts whose end was delivered."""
@@ -103,7 +103,7 @@ def _to_report(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
         alert = facts.alerts.get(entry.alert)
         if alert is None or alert.untold or entry.alert in facts.ended:
             continue
-        if entry.phase == "back" and entry.alert not in facts.told:
+        if entry.phase == "back" and entry.alert not in facts.notified:
             continue
         yield entry, alert
 

@@ -25,24 +25,24 @@ _TOGETHER = {
 }
 
 
-class Sight(NamedTuple):
-    """Sight returned and settles: when it did, and how many seconds are left until it is believed."""
+class SightReturned(NamedTuple):
+    """SightReturned returned and settles: when it did, and how many seconds are left until it is believed."""
 
     since: float
     settles_in: float
 
 
-def sight_returned(alerts: Iterable[Alert], view: View, blind_after: float) -> Sight | None:
+def sight_returned(alerts: Iterable[Alert], view: View, blind_after: float) -> SightReturned | None:
     """While the alert of a past blindness still fires; None otherwise."""
     if view.blind is not None or view.as_of is None:
         return None
     for alert in alerts:
         if alert.kind == "monitor_blind" and alert.state == "firing":
-            return Sight(view.now - alert.steady, max(0.0, blind_after / 2 - alert.steady))
+            return SightReturned(view.now - alert.steady, max(0.0, blind_after / 2 - alert.steady))
     return None
 
 
-def incident_answer(incident: Incident, notified: NotifiedAt, sight: Sight | None) -> IncidentAnswer:
+def incident_answer(incident: Incident, notified: NotifiedAt, sight: SightReturned | None) -> IncidentAnswer:
     ids = {alert.id for alert in incident.alerts}
     times = {name: [at for id_, at in of.items() if id_ in ids] for name, of in notified.items()}
     first = incident.alerts[0]
@@ -66,7 +66,7 @@ def incident_answer(incident: Incident, notified: NotifiedAt, sight: Sight | Non
     )
 
 
-def words(incident: Incident, sight: Sight | None) -> str:
+def words(incident: Incident, sight: SightReturned | None) -> str:
     """What it is, in one line; times in it are RFC 3339."""
     if incident.kind == "monitor_blind" and sight is not None:
         return _sees_again(sight)
@@ -88,7 +88,7 @@ def _counted(incident: Incident) -> str:
 
 
 def headline(
-    view: View, health: Health, incidents: Sequence[Incident], sight: Sight | None
+    view: View, health: Health, incidents: Sequence[Incident], sight: SightReturned | None
 ) -> tuple[str, Level]:
     """The state of everything in one line, production first, and how bad it is: the worse of the summary's
     status and the worst firing alert that is not silenced. Times in it are RFC 3339."""
@@ -147,5 +147,5 @@ def _is_down(node: Node, view: View) -> str:
     return state + (f" since {rfc3339(since)}" if since is not None else "")
 
 
-def _sees_again(sight: Sight) -> str:
+def _sees_again(sight: SightReturned) -> str:
     return f"tsmon sees again since {rfc3339(sight.since)}, settles in {length_words(sight.settles_in)}"

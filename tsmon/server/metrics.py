@@ -24,7 +24,7 @@ _STATES = ("online", "offline", "unknown")
 _SEVERITIES = ("warning", "critical")
 
 
-class Channel(msgspec.Struct, frozen=True):
+class ChannelFigures(msgspec.Struct, frozen=True):
     """The state and the counts of one notification channel."""
 
     name: str
@@ -34,7 +34,7 @@ class Channel(msgspec.Struct, frozen=True):
     failed: int
 
 
-class Own(msgspec.Struct, frozen=True, kw_only=True):
+class OwnFigures(msgspec.Struct, frozen=True, kw_only=True):
     """tsmon's own figures; times in seconds, Unix seconds where they are moments."""
 
     version: str
@@ -47,7 +47,7 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
     store_failing: bool
     store_waiting: int
     stream_clients: int
-    channels: tuple[Channel, ...] = ()
+    channels: tuple[ChannelFigures, ...] = ()
     outbox_requests: int | None = None
     """None: InfluxDB is not configured."""
     outbox_lines: int = 0
@@ -57,13 +57,13 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
     influx_failing: bool = False
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Scrape(msgspec.Struct, frozen=True):
     """Everything that one scrape tells of."""
 
     view: View
     alerts: tuple[Alert, ...]
     figures: Figures
-    own: Own
+    own: OwnFigures
     per_node: bool
 
 
@@ -73,41 +73,41 @@ Encoder = Callable[[CollectorRegistry], bytes]
 class Metrics:
     """The route; a scrape is made in threads, its nodes once for as long as nothing about them changes."""
 
-    def __init__(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
-        """`take` gives the present snapshot."""
+    def __init__(self, take: Callable[[], Awaitable[Scrape]]) -> None:
+        """`take` gives the present scrape."""
         self._take = take
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         self._lock = asyncio.Lock()
-        self._last: tuple[Snapshot, str, bytes] | None = None
+        self._last: tuple[Scrape, str, bytes] | None = None
 
     async def metrics(self, request: web.Request, _: Mapping[str, Any]) -> web.StreamResponse:
         """Handles GET /metrics."""
-        snapshot = await self._take()
+        scrape = await self._take()
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        nodes = await self._of_nodes(snapshot, encode, content_type)
-        rest = await asyncio.to_thread(lambda: encode(_Registry(lambda: self._rest(snapshot))))
+        nodes = await self._of_nodes(scrape, encode, content_type)
+        rest = await asyncio.to_thread(lambda: encode(_Registry(lambda: self._rest(scrape))))
         body = Body(nodes + rest, "text/plain")
         response = await reply(request, body, {"Vary": "Accept, Accept-Encoding"})
         response.headers["Content-Type"] = content_type  # with the version of the format
         return response
 
-    async def _of_nodes(self, snapshot: Snapshot, encode: Encoder, content_type: str) -> bytes:
-        if not snapshot.per_node:
+    async def _of_nodes(self, scrape: Scrape, encode: Encoder, content_type: str) -> bytes:
+        if not scrape.per_node:
             return b""
         async with self._lock:  # scrapers that come at once share the work
             if self._last is not None:
                 last, kind, data = self._last
-                if last.view is snapshot.view and last.figures is snapshot.figures and kind == content_type:
+                if last.view is scrape.view and last.figures is scrape.figures and kind == content_type:
                     return data
-            data = await asyncio.to_thread(lambda: encode(_Registry(lambda: _nodes(snapshot))))
+            data = await asyncio.to_thread(lambda: encode(_Registry(lambda: _nodes(scrape))))
             data = data.removesuffix(b"# EOF\n")  # of OpenMetrics: more follows
-            self._last = snapshot, content_type, data
+            self._last = scrape, content_type, data
             return data
 
-    def _rest(self, snapshot: Snapshot) -> Iterator[Metric]:
-        yield from _tailnet(snapshot)
-        yield from _own(snapshot.own)
+    def _rest(self, scrape: Scrape) -> Iterator[Metric]:
+        yield from _tailnet(scrape)
+        yield from _own(scrape.own)
         yield from self._process.collect()
 
 
@@ -134,11 +134,11 @@ def _labelled(name: str, text: str, labels: list[str], rows: Iterable[tuple[list
     return family
 
 
-def _tailnet(snapshot: Snapshot) -> Iterator[Metric]:
-    view, health = snapshot.view, snapshot.view.health()
+def _tailnet(scrape: Scrape) -> Iterator[Metric]:
+    view, health = scrape.view, scrape.view.health()
     # Not `monitor` and `tailnet`: those are labels of the target in Prometheus, which `up` has, too.
     named = {
-        "monitor_name": snapshot.own.monitor,
+        "monitor_name": scrape.own.monitor,
         "tailnet_name": view.tailnet.name if view.tailnet is not None else "",
     }
     yield InfoMetricFamily("tsmon_monitor", "Who watches which tailnet.", value=named)
@@ -165,7 +165,7 @@ def _tailnet(snapshot: Snapshot) -> Iterator[Metric]:
         "critical_health_ratio", "Critical nodes online / critical nodes whose state is known.", ratio
     )
     counts = {(kind, severity): 0 for kind in ALERT_KINDS for severity in _SEVERITIES}
-    for alert in snapshot.alerts:
+    for alert in scrape.alerts:
         if alert.state == "firing":
             counts[alert.kind, alert.severity] += 1
     yield _labelled(
@@ -176,8 +176,8 @@ def _tailnet(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
-    view = snapshot.view
+def _nodes(scrape: Scrape) -> Iterator[Metric]:
+    view = scrape.view
     rows = list(_named(view))
     states = [(labels, node, view.shown(node).state) for labels, node in rows]
     yield _labelled(
@@ -204,7 +204,7 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
         ((labels, float(node.role.critical)) for labels, node in rows),
     )
     yield _labelled(
-        "node_uptime_ratio", "Time online / time observed.", ["hostname", "window"], _uptimes(snapshot, rows)
+        "node_uptime_ratio", "Time online / time observed.", ["hostname", "window"], _uptimes(scrape, rows)
     )
     yield _labelled(
         "node_coverage_ratio",
@@ -213,7 +213,7 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
         (
             ([labels[0]], coverage / 100)
             for labels, node in rows
-            if (coverage := snapshot.figures.get(node.id, NO_FIGURES)[3]) is not None
+            if (coverage := scrape.figures.get(node.id, NO_FIGURES)[3]) is not None
         ),
     )
     measured = [(labels, view.measured(node)) for labels, node in rows]
@@ -247,9 +247,9 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _uptimes(snapshot: Snapshot, rows: list[tuple[list[str], Node]]) -> Iterator[tuple[list[str], float]]:
+def _uptimes(scrape: Scrape, rows: list[tuple[list[str], Node]]) -> Iterator[tuple[list[str], float]]:
     for labels, node in rows:
-        figures = snapshot.figures.get(node.id, NO_FIGURES)
+        figures = scrape.figures.get(node.id, NO_FIGURES)
         for window, uptime in zip(("24h", "7d", "30d"), figures[:3], strict=True):
             if uptime is not None:
                 yield [labels[0], window], uptime / 100
@@ -265,7 +265,7 @@ def _named(view: View) -> Iterator[tuple[list[str], Node]]:
         yield [name, node.role.node_type, node.facts.os], node
 
 
-def _own(own: Own) -> Iterator[Metric]:
+def _own(own: OwnFigures) -> Iterator[Metric]:
     yield InfoMetricFamily("tsmon_build", "This tsmon.", value={"version": own.version})
     yield from _gauge("start_time_seconds", "When tsmon started.", own.started)
     yield _counter("polls", "Reads of the source.", own.polls)

@@ -26,7 +26,7 @@ from tsmon.server.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
-from tsmon.server.incidents import Sight, headline
+from tsmon.server.incidents import SightReturned, headline
 
 DAY = 86400.0
 WINDOWS = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
@@ -40,7 +40,7 @@ def summary_answer(
     view: View,
     alerts: Sequence[Alert],
     incidents: Sequence[Incident],
-    sight: Sight | None,
+    sight: SightReturned | None,
     *,
     source: str,
     version: str,

@@ -13,10 +13,10 @@ class Keys:
         self.book = book
 
     def look(self, step: Step) -> None:
-        told = {alert.node_id for alert in self.book.of_kind("key_expiring")}
+        raised = {alert.node_id for alert in self.book.of_kind("key_expiring")}
         for node in step.nodes.values():
             expiry = node.facts.key_expiry
-            alert = self.book.find("key_expiring", node.id) if node.id in told else None
+            alert = self.book.find("key_expiring", node.id) if node.id in raised else None
             if alert is not None:
                 self._key_told(alert, node, step)
             elif expiry is not None and self._tells_keys(node) and not node.facts.expired:

@@ -17,7 +17,7 @@ class Outages:
         self.book = book
 
     def look(self, step: Step) -> list[str]:
-        """Raise, fire and end. Returns the nodes that are to be pinged before their outage is told."""
+        """Raise, fire and end. Returns the nodes that are to be pinged before their outage is notified."""
         fell = {event.node_id for event in step.events if event.event_type == "node_offline"}
         asks: list[str] = []
         for node in step.nodes.values():
@@ -55,7 +55,7 @@ class Outages:
                 self.fire(alert, node, step)
 
     def fire(self, alert: Alert, node: Node, step: Step) -> None:
-        """The outage is told: for the first time, or as the other kind."""
+        """The outage is notified: for the first time, or as the other kind."""
         if node.detached:
             words = f"{node.hostname} is off the control plane but still answers pings"
             if any(other.detached and other.id != node.id for other in step.nodes.values()):

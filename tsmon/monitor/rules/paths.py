@@ -18,7 +18,7 @@ class Paths:
         for alert in self.book.of_kind("path_degraded"):
             node = step.nodes.get(alert.node_id or "")
             if node is None or node.state != "online" or not _is_watched(node, step.limits):
-                # Its outage or its removal is told instead; or nobody asks for it any more.
+                # Its outage or its removal is reported instead; or nobody asks for it any more.
                 self.book.end(alert, step.now, "path_unknown", untold=True)
             elif not _what_degrades(node, step.limits):
                 self.book.end(alert, step.now, "recovered")
