@@ -28,6 +28,8 @@ from tsmon.source.status import BadDocument, Decoder, Snapshot
 log = structlog.get_logger(__name__)
 
 _PINGS_AT_ONCE = 32
+_LOOKOUT = 5.0
+"""Seconds between two looks at the age of the view."""
 _SMALL_DOCUMENT = 200_000
 """Bytes below which a document is decoded in the loop: below 5 ms."""
 
@@ -99,6 +101,13 @@ class Collector:
             answer = Failure(error.reason, str(error))
         except BadDocument as error:
             answer = Failure("bad_document", f"{self._source.name}: {error}")
+        except Exception as error:
+            # Whatever a strange answer breaks, it is an untrusted answer (rule 1.2), never the end of this
+            # loop: a view that nobody renews would stand as if it were true.
+            words = f"{self._source.name}: reading it failed with an unforeseen {type(error).__name__}"
+            answer = Failure("bad_document", words)
+            if self.last_failure is None or self.last_failure.message != words:
+                log.exception("source_broke_the_reader", source=self._source.name)
         self._note_failure(answer if isinstance(answer, Failure) else None)
         asks = await self._monitor.answer(answer, self._source.health_codes, can_ping=self._source.can_ping)
         if asks:
@@ -149,6 +158,15 @@ class Collector:
         except TimeoutError:
             return
         await self._clock.sleep(min(hinted_from, wake) - self._clock.mono())
+
+    async def run_lookout(self) -> None:
+        """Notice that no answer is judged any more, whatever the reason (rule 1.12)."""
+        before = self._clock.mono()
+        async for now in self._clock.ticks(_LOOKOUT):
+            # After a pause of the whole process the poll comes first: a machine that slept is not stale.
+            if now.mono - before < 2 * _LOOKOUT:
+                await self._monitor.look_at_age()
+            before = now.mono
 
     async def run_watch(self) -> None:
         """Follow the source's own notices of changes, where it has any."""

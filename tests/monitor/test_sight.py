@@ -24,7 +24,10 @@ class Watch:
 
     def __init__(self, **values: Any) -> None:
         self.wall, self.mono = 1000.0, 0.0
-        self.sight = Sight(started=self.now, **({"reconnect_grace": 30.0, "poll_interval": 15.0} | values))
+        self.sight = Sight(
+            started=self.now,
+            **({"reconnect_grace": 30.0, "poll_interval": 15.0, "source_timeout": 10.0} | values),
+        )
 
     @property
     def now(self) -> Moment:

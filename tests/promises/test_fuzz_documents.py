@@ -109,6 +109,7 @@ def test_mutated_documents_invent_nothing() -> None:
             started=Moment(NOW, 0.0),
             reconnect_grace=0.0,
             poll_interval=15.0,
+            source_timeout=10.0,
             tailnet=Decoder().decode(msgspec.json.encode(BASE[at])).tailnet,
             peers=frozenset(before[at]) - {BASE[at]["Self"]["ID"]},
             last_trusted=NOW,

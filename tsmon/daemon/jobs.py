@@ -39,6 +39,7 @@ def jobs_of(parts: Parts) -> list[Job]:
         Job("check", collector.run_check, 2 * settings.check_interval + slack),
         Job("report", collector.run_report, 2 * settings.report_interval + slack),
         Job("watch", collector.run_watch),
+        Job("lookout", collector.run_lookout),
         *(Job(name, run) for name, run in parts.notifier.loops()),
         Job("notify", parts.notifier.run),
     ]

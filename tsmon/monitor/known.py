@@ -45,6 +45,7 @@ class Known:
             started=started,
             reconnect_grace=settings.reconnect_grace,
             poll_interval=settings.poll_interval,
+            source_timeout=settings.source_timeout,
             tailnet=_read_tailnet(meta.get("tailnet")),
             peers=frozenset(id_ for id_ in present if id_ != self_id),
             last_trusted=last.last_observed,
@@ -99,12 +100,20 @@ class Known:
     def apply(self, settings: Settings) -> list[Node]:
         """New settings; returns the nodes whose role they change."""
         self.classifier = Classifier(settings)
-        self.sight.apply(settings.reconnect_grace, settings.poll_interval)
+        self.sight.apply(settings.reconnect_grace, settings.poll_interval, settings.source_timeout)
         self.limits = limits_of(settings)
         nodes = {id_: self.with_role(node) for id_, node in self.view.nodes.items()}
         changed = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
         self.renew(nodes=nodes, missing_roles=self.missing_roles(nodes))
         return changed
+
+    def view_at(self, mono: float) -> View:
+        """What is known at `mono` (monotonic): once nothing was judged for too long, nothing (rule 1.12)."""
+        if self.sight.grow_stale(mono):
+            self.trusted = False
+            self.pings.blind()
+            self.renew(blind=self.sight.blind)
+        return self.view
 
     def renew(self, **fields: Any) -> None:
         """The next view: the present one with these fields."""

@@ -55,7 +55,8 @@ class Monitor:
 
     @property
     def view(self) -> View:
-        return self._known.view
+        """What is known now: the last step's, and blind once it is too old."""
+        return self._known.view_at(self._clock.mono())
 
     @property
     def alerts(self) -> Mapping[int, Alert]:
@@ -64,8 +65,8 @@ class Monitor:
 
     @property
     def sees(self) -> bool:
-        """The last answer was trusted: pings may be sent."""
-        return self._known.trusted
+        """The last answer was trusted and is not too old: pings may be sent."""
+        return self.view.blind is None and self._known.trusted
 
     @property
     def started(self) -> Moment:
@@ -112,6 +113,13 @@ class Monitor:
             ruled = known.rules.step(self._step(now, verdict, changes.events))
             await self._ledger.commit(batch, [*events, *ruled.events], ruled)
             return ruled.asks
+
+    async def look_at_age(self) -> None:
+        """While nothing is judged nobody steps: this makes the event and the alert of a stale view."""
+        blind = self.view.blind
+        if blind is not None and blind.reason == "stale":
+            message = self._known.sight.stale_message(self._clock.mono())
+            await self.answer(Failure("stale", message), can_ping=self._known.can_ping)
 
     # -- pings -----------------------------------------------------------------------------------------
 

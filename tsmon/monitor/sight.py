@@ -22,8 +22,9 @@ REASONS = (
     "control_lost",
     "peer_map_collapsed",
     "other_tailnet",
+    "stale",
 )
-AT_ONCE = frozenset(("tailscale_stopped", "logged_out", "peer_map_collapsed", "other_tailnet"))
+AT_ONCE = frozenset(("tailscale_stopped", "logged_out", "peer_map_collapsed", "other_tailnet", "stale"))
 """Reasons that blind without a grace (rule 1.3)."""
 SELF_STOPPED = frozenset(("tailscale_stopped", "logged_out"))
 """Reasons by which the monitor's own node is known to be off the tailnet (rule 1.9)."""
@@ -84,6 +85,7 @@ class Sight:
         started: Moment,
         reconnect_grace: float,
         poll_interval: float,
+        source_timeout: float,
         tailnet: Tailnet | None = None,
         peers: frozenset[str] = frozenset(),
         last_trusted: float | None = None,
@@ -93,6 +95,7 @@ class Sight:
         stretch that has its event and did not end), times in Unix seconds."""
         self._reconnect_grace = reconnect_grace
         self._poll_interval = poll_interval
+        self._source_timeout = source_timeout
         self.tailnet = tailnet
         self.self_stopped = False
         self.blind: Blind | None = Blind(
@@ -110,12 +113,14 @@ class Sight:
         self._self_last: Moment | None = None
         self._self_stretch: float | None = None
         self._answer = started  # when the last answer came
+        self._judged = started.mono  # the same without what staleness itself says
         self._untrusted: Moment | None = None  # the first untrusted answer after the last trusted one
         self._collapse: _Collapse | None = None
 
-    def apply(self, reconnect_grace: float, poll_interval: float) -> None:
+    def apply(self, reconnect_grace: float, poll_interval: float, source_timeout: float) -> None:
         """New settings, in seconds."""
         self._reconnect_grace, self._poll_interval = reconnect_grace, poll_interval
+        self._source_timeout = source_timeout
 
     @property
     def has_event(self) -> bool:
@@ -136,11 +141,37 @@ class Sight:
                 return first + offset
         return None
 
+    @property
+    def stale_after(self) -> float:
+        """Seconds without a judged answer after which nothing is known any more (rule 1.12); the grace is in
+        them."""
+        return 3 * self._poll_interval + self._source_timeout + self._reconnect_grace
+
+    def grow_stale(self, mono: float) -> bool:
+        """Whether at `mono` (monotonic) nothing was judged for too long, whatever the cause; True when that
+        blinds just now. Whoever reads asks this, so that no part that hangs or fails can leave an old view
+        standing; the event waits for the next `judge`."""
+        if self.blind is not None or mono - self._judged <= self.stale_after:
+            return False
+        since = self._last_wall if self._last_wall is not None else self._started.wall
+        self.blind = Blind(reason="stale", since=since, message=self.stale_message(mono))
+        self._blind_mono = self._last.mono if self._last is not None else self._judged
+        self._last = self._self_last = None
+        return True
+
+    def stale_message(self, mono: float) -> str:
+        """The words for it."""
+        seconds = round(mono - self._judged)
+        words = "a part of tsmon hangs or fails (see its log)"
+        return f"no answer of the source was looked at for {seconds} s: {words}"
+
     def judge(
         self, answer: Snapshot | Failure, now: Moment, health_codes: frozenset[str] = frozenset()
     ) -> Verdict:
         """What `answer`, that came at `now`, means; `health_codes` are those that an open bus reported."""
         back = self._clock_back(now)
+        if not (isinstance(answer, Failure) and answer.reason == "stale"):
+            self._judged = now.mono
         if isinstance(answer, Failure):
             reason, message = answer.reason, answer.message
         else:
