@@ -1,4 +1,4 @@
-"""The timelines about what must never be believed: rows 27 and 28 of docs/timelines.md."""
+"""The timelines about what must never be believed: rows 27 to 29 of docs/timelines.md."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.virtual import virtual
 from tests.support.world import World, running
+from tsmon.history.log import resolved_alerts
 
 PROD = "chocolate-factory"
 
@@ -117,3 +118,25 @@ async def test_row_28_a_machine_that_slept_is_not_stale(tmp_path: Path) -> None:
         assert world.monitor.view.blind is None
         await world.run(300)
         assert world.told("monitor_blind", "node_offline") == []
+
+
+@virtual
+async def test_row_29_the_words_after_sight_returned(tmp_path: Path) -> None:
+    """The message waits for a minute of sight; what it says is the moment of return and the true length."""
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.fault = "refused"
+        await world.run(613)
+        world.tailnet.fault = ""
+        await world.run(120)
+        back = next(event for event in world.events if event.event_type == "monitor_restored")
+        ended = next(event for event in world.events if event.event_type == "alert_resolved")
+        assert ended.message == "monitor_blind ended (recovered)"
+        returned = world.since_start(back.timestamp)
+        assert returned == pytest.approx(674, abs=16)
+        assert (
+            ended.details["duration_s"] == back.details["duration_s"] == pytest.approx(returned - 60, abs=1)
+        )
+        [alert] = await resolved_alerts(world.store)
+        assert world.since_start(alert.resolved_at or 0) == pytest.approx(returned, abs=1)
+        assert "(10 min)" in "\n".join(world.told_to["team"][-1].lines)

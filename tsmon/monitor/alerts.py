@@ -162,20 +162,25 @@ class AlertBook:
         )
         return self._put(fired)
 
-    def end(self, alert: Alert, now: Moment, cause: str, *, untold: bool = False) -> None:
-        """The condition ended: a pending alert leaves nothing, a firing one is resolved for `cause`."""
+    def end(
+        self, alert: Alert, now: Moment, cause: str, *, untold: bool = False, at: float | None = None
+    ) -> None:
+        """The condition ended `at` (Unix seconds; now when not given): a pending alert leaves nothing, a
+        firing one is resolved for `cause`."""
         del self.open[alert.id]
         del self._by_key[_key(alert)]
         if alert.state == "pending":
             self._changed.pop(alert.id, None)
             self._dropped.append(alert.id)
             return
+        ended = now.wall if at is None else at
         resolved = msgspec.structs.replace(
-            alert, state="resolved", resolved_at=now.wall, cause=cause, untold=untold
+            alert, state="resolved", resolved_at=ended, cause=cause, untold=untold
         )
         self._changed[alert.id] = resolved
-        words = f"{alert.hostname or alert.kind}: {alert.kind} ended ({cause})"
-        duration = round(resolved.duration(now.wall))
+        subject = f"{alert.hostname}: " if alert.hostname else ""
+        words = f"{subject}{alert.kind} ended ({cause})"
+        duration = round(resolved.duration(ended))
         self._events.append(
             _alert_event("alert_resolved", resolved, "ok", now, words, cause=cause, duration_s=duration)
         )

@@ -25,7 +25,8 @@ class Own:
             return
         steady = alert.steady + step.elapsed
         if steady >= step.limits.blind_after / 2 - EPSILON:
-            self.book.end(alert, step.now, "recovered")
+            # Notified now, but what people read is when sight returned, and how long it was gone.
+            self.book.end(alert, step.now, "recovered", at=step.now.wall - steady)
         else:
             self.book.update(alert, steady=steady)
 
