@@ -359,7 +359,7 @@ async def test_a_failure_of_tsmon_itself_shows_nothing_of_it(
     def broken() -> Any:
         raise RuntimeError("token=very-secret")
 
-    monkeypatch.setattr(here.daemon.api, "_readiness", broken)
+    monkeypatch.setattr(here.daemon.api._probes, "_readiness", broken)
     error = (await here.get("/readyz", 500))["error"]
     assert error == {"code": "internal", "message": "tsmon failed to answer; its log says why"}
 
@@ -424,8 +424,8 @@ async def test_healthz_and_readyz(here: Site) -> None:
     ready = await here.get("/readyz")
     assert ready["ready"] is True
     assert ready["source"]["kind"] == "sidecar"
-    assert ready["storage"] == {"error": None, "waiting": 0, "report": None}
-    here.daemon.parts.loops.change_patience("poll", -1)
+    assert ready["storage"] == {"error": None, "waiting": 0, "report": None, "bad_rows": {}}
+    here.daemon.parts.loops._loops["poll"].patience = -1.0
     assert await here.get("/healthz", 503) == {"status": "stuck", "loop": "poll"}
 
 

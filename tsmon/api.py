@@ -1,9 +1,8 @@
 """The routes of the JSON API: parameters, answers, errors. The contract is docs/api.md."""
 
-import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
@@ -13,7 +12,7 @@ from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history.embedded import EmbeddedHistory
-from tsmon.history.log import EventFilter, page_of_events, resolved_alerts
+from tsmon.history.log import resolved_alerts
 from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
@@ -22,32 +21,30 @@ from tsmon.monitor.ledger import Published
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
 from tsmon.server import route_params as queries
-from tsmon.server.access import AUTHORIZED, Access, Whois, add_security_headers
+from tsmon.server.access import Access, Whois, add_security_headers
 from tsmon.server.answers import (
     AlertsAnswer,
     CriticalEntry,
     HistoryAnswer,
     IncidentsAnswer,
     LatencyAnswer,
-    LogsAnswer,
     NodeAnswer,
     NodeDetail,
-    Pagination,
-    ReadyAnswer,
     SummaryAnswer,
     UptimeAnswer,
 )
-from tsmon.server.assets import Assets
+from tsmon.server.assets import Pages
 from tsmon.server.badge import badge
 from tsmon.server.bodies import critical_body, history_body, nodes_body, page_of
 from tsmon.server.choose_nodes import choose_nodes
-from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.figures import FigureCache, History
 from tsmon.server.incidents import NotifiedAt, SightReturned, incident_answer, sight_returned
 from tsmon.server.live import Live
+from tsmon.server.log_route import LogRoute
 from tsmon.server.openapi import document
 from tsmon.server.page import GLANCE, SPARK_STEP, TABLE, GlanceAnswer, Table, TableAnswer, glance_body
 from tsmon.server.params import BadParameterError
+from tsmon.server.probes import Probes, Readiness
 from tsmon.server.render import (
     DAY,
     NO_FIGURES,
@@ -55,26 +52,16 @@ from tsmon.server.render import (
     NodeAlerts,
     alert_answer,
     alert_order,
-    event_answer,
     latency_answer,
     node_detail,
-    severity_counts,
     summary_answer,
     uptime_answer,
 )
 from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
-from tsmon.server.routing import Route, add_routes, nothing_at, redirect
+from tsmon.server.routing import Route, add_routes
 from tsmon.server.versions import Versions
 
-_LOG_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
-
-
-class Readiness(NamedTuple):
-    """What /readyz says: ready or not, and the parts by name."""
-
-    ready: bool
-    parts: dict[str, Any]
 
 
 class Api:
@@ -104,7 +91,7 @@ class Api:
         self._whois = whois
         self._source_name = source_name
         self._readiness = readiness
-        self._stuck_loop = stuck_loop
+        self._probes = Probes(readiness, stuck_loop)
         self._notified_at = notified_at
         self._demo = demo
         self._keys = Classifier(settings).critical_keys
@@ -113,7 +100,8 @@ class Api:
         self.access = Access(settings, lambda: monitor.view, whois)
         self._bodies = Bodies()
         self._bars = Bodies()
-        self._assets = Assets()
+        self._log = LogRoute(store)
+        self._pages = Pages()
         self._document = Body(b"{}")
         self._steps = 0
         self._changes = 0
@@ -140,20 +128,16 @@ class Api:
             Route(f"{base}/incidents", self.incidents, "The alerts, joined as in messages", IncidentsAnswer),
             Route(f"{base}/glance", self.glance, "The dashboard's first glance", GlanceAnswer, GLANCE),
             Route(f"{base}/table", self.table, "The dashboard's table", TableAnswer, TABLE),
-            Route(f"{base}/logs", self.logs, "The event log, newest first", LogsAnswer, queries.LOGS),
+            self._log.route(f"{base}/logs"),
             Route(f"{base}/uptime/{{node}}", self.uptime, "Uptime of a node", UptimeAnswer, queries.UPTIME),
             Route(f"{base}/history", self.history, "State bars", HistoryAnswer, queries.HISTORY),
             Route(f"{base}/latency/{{node}}", self.latency, "Latency", LatencyAnswer, queries.LATENCY),
             Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any]),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str),
             Route(f"{base}/badge/{{node}}.svg", self.badge, "State and uptime as an image", bytes),
-            Route("/healthz", self.healthz, "Liveness", dict[str, str]),
-            Route("/readyz", self.readyz, "Readiness", ReadyAnswer),
+            *self._probes.routes(),
             Route("/openapi.json", self.openapi, "This API as OpenAPI 3.1", dict[str, Any]),
-            Route("/docs", self.docs, "This API for people", str, None),
-            Route("/vpn", self.dashboard, "The dashboard", str, None),
-            Route("/web/{name}", self.asset, "The dashboard's files", bytes, None),
-            Route("/", self.root, "Redirects to the dashboard", str, None),
+            *self._pages.routes(),
         ]
 
     def application(self, further: Sequence[Route] = ()) -> web.Application:
@@ -247,35 +231,6 @@ class Api:
             bars = await self._history.bars(bounds, {node.id for node in found.page})
         return await reply(request, await off_loop(lambda: found.body(bars, times), len(view.nodes)))
 
-    async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-        chosen = EventFilter(
-            severity=values["severity"],
-            event_type="" if values["event_type"] == "all" else values["event_type"],
-            hostname=values["hostname"],
-            node_id=values["node_id"],
-            since=values["since"],
-            until=values["until"],
-            q=values["q"],
-            checks=values["checks"],
-            before=values["before"],
-        )
-        kind = wanted_export(request)
-        if kind is not None:
-            return await send_log(request, self._store, chosen, kind)
-        page, per_page = values["page"], values["per_page"]
-        events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
-        pages = -(-total // per_page)
-        filters = {name: values[name] for name in _LOG_FILTERS} | {
-            name: rfc3339(values[name]) for name in ("since", "until")
-        }
-        answer = LogsAnswer(
-            logs=[event_answer(event) for event in events],
-            pagination=Pagination(page, per_page, total, pages, page < pages, page > 1),
-            filters=filters,
-            summary=severity_counts(counts),
-        )
-        return await reply(request, Body(encode(answer)), {"Vary": "Accept, Accept-Encoding"})
-
     # -- what only tsmon answers -----------------------------------------------------------------------
 
     async def node(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
@@ -359,46 +314,8 @@ class Api:
         headers = {"Cross-Origin-Resource-Policy": "same-site"}
         return await reply(request, Body(badge(node.hostname, state, uptime), "image/svg+xml"), headers)
 
-    async def healthz(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        stuck = self._stuck_loop()
-        answer = {"status": "ok"} if stuck is None else {"status": "stuck", "loop": stuck}
-        headers = {"Cache-Control": "no-store"}
-        return web.json_response(answer, status=200 if stuck is None else 503, headers=headers)
-
-    async def readyz(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        readiness = self._readiness()
-        status = 200 if readiness.ready else 503
-        headers = {"Cache-Control": "no-store"}
-        if not request.get(AUTHORIZED, False):
-            return web.Response(status=status, headers=headers)
-        body = encode({"ready": readiness.ready, **readiness.parts})
-        return web.Response(
-            status=status, body=body, content_type="application/json", charset="utf-8", headers=headers
-        )
-
     async def openapi(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return await reply(request, self._document)
-
-    # -- the dashboard ---------------------------------------------------------------------------------
-
-    async def dashboard(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        return await self._file(request, "vpn.html")
-
-    async def docs(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        return await self._file(request, "docs.html")
-
-    async def asset(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        return await self._file(request, request.match_info["name"])
-
-    async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
-        body = await asyncio.to_thread(self._assets.get, name)  # the disk may be slow
-        if body is None:
-            raise nothing_at(request)
-        return await reply(request, body)
-
-    async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        # Relative, so that it holds below any path prefix.
-        return redirect("vpn")
 
     # -- helpers ---------------------------------------------------------------------------------------
 

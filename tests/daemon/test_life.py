@@ -232,7 +232,7 @@ async def test_a_loop_that_dies_is_restarted_with_growing_waits(monkeypatch: pyt
     gaps = [b - a for a, b in pairwise(runs)]
     assert gaps[0] < gaps[1] < gaps[2]
     assert loops.stuck() is None
-    loops.change_patience("fragile", -1.0)
+    loops._loops["fragile"].patience = -1.0
     assert loops.stuck() == "fragile"
     await loops.stop()
 

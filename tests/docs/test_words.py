@@ -72,3 +72,8 @@ def test_modules_that_share_a_file_name_are_about_one_subject() -> None:
             where[path.name].append(of_the_project(path))
     shared = {name: places for name, places in where.items() if len(places) > 1}
     assert set(shared) == set(SAME_FILE_NAMES), shared
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    sizes = {of_the_project(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {path: size for path, size in sizes.items() if size > 400} == {}

@@ -9,10 +9,24 @@ from hypothesis import strategies as st
 
 from tests.support.documents import document, peer
 from tsmon.base.clock import Moment
-from tsmon.monitor.sight import REASONS, Failure, Sight, Verdict, describe
+from tsmon.monitor.sight import Failure, Sight, Verdict, describe
 from tsmon.source.status import Decoder, Snapshot, Tailnet
 
 DOWN = Failure("source_unreachable", "refused")
+
+REASONS = (
+    "source_unreachable",
+    "source_timeout",
+    "bad_document",
+    "tailscale_stopped",
+    "logged_out",
+    "starting",
+    "control_lost",
+    "peer_map_collapsed",
+    "other_tailnet",
+    "stale",
+)
+"""Every reason that docs/rules.md names (1.2)."""
 
 
 def snapshot(*ids: str, **head: Any) -> Snapshot:

@@ -54,9 +54,6 @@ class Loops:
             loop.beat = asyncio.get_running_loop().time()
             loop.failed = ""
 
-    def change_patience(self, name: str, patience: float) -> None:
-        self._loops[name].patience = patience
-
     def stuck(self) -> str | None:
         """Name of a loop that is stuck or waits to be restarted, None when all tick."""
         now = asyncio.get_running_loop().time()

@@ -4,10 +4,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tsmon import __version__
-from tsmon.api import Readiness
 from tsmon.base.clock import rfc3339
 from tsmon.history.bad_rows import words_aside
 from tsmon.history.files import open_to_others
+from tsmon.server.probes import Readiness
 
 if TYPE_CHECKING:
     from tsmon.daemon.parts import Parts

@@ -12,18 +12,6 @@ from tsmon.base.text import clean_text
 from tsmon.monitor.state import Blind
 from tsmon.source.status import BACKEND_STATES, Snapshot, Tailnet
 
-REASONS = (
-    "source_unreachable",
-    "source_timeout",
-    "bad_document",
-    "tailscale_stopped",
-    "logged_out",
-    "starting",
-    "control_lost",
-    "peer_map_collapsed",
-    "other_tailnet",
-    "stale",
-)
 AT_ONCE = frozenset(("tailscale_stopped", "logged_out", "peer_map_collapsed", "other_tailnet", "stale"))
 """Reasons that blind without a grace (rule 1.3)."""
 SELF_STOPPED = frozenset(("tailscale_stopped", "logged_out"))
@@ -37,7 +25,7 @@ _EPSILON = 1e-6  # a sleep that ends on time must not be early by a rounding
 
 
 class Failure(NamedTuple):
-    """No document: the reason (of `REASONS`) and the source's own words."""
+    """No document: the reason (rule 1.2) and the source's own words."""
 
     reason: str
     message: str

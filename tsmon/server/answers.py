@@ -203,10 +203,24 @@ class SeverityCounts(msgspec.Struct):
     critical: int
 
 
+class LogFilters(msgspec.Struct, kw_only=True):
+    severity: str
+    event_type: str
+    hostname: str
+    node_id: str
+    q: str
+    checks: bool
+    before: int | None
+    since: str | None
+    until: str | None
+    event_types: tuple[str, ...]
+    """Every type that an event may have."""
+
+
 class LogsAnswer(msgspec.Struct):
     logs: list[EventAnswer]
     pagination: Pagination
-    filters: dict[str, Any]
+    filters: LogFilters
     summary: SeverityCounts
 
 

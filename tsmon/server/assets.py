@@ -1,8 +1,13 @@
-"""The files of the dashboard, with their types and ETags."""
+"""The files of the dashboard and of the API's page for people, with their types and ETags."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
-from tsmon.server.replies import Body
+from aiohttp import web
+
+from tsmon.server.replies import Body, reply
+from tsmon.server.routing import Route, nothing_at, redirect
 
 WEB = Path(__file__).parent.parent / "web"
 _TYPES = {
@@ -32,3 +37,37 @@ class Assets:
         if name not in self._bodies or self._bodies[name][0] != changed:
             self._bodies[name] = changed, Body(path.read_bytes(), kind)
         return self._bodies[name][1]
+
+
+class Pages:
+    """The routes of everything that is read by a browser."""
+
+    def __init__(self) -> None:
+        self._assets = Assets()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/docs", self.docs, "This API for people", str, None),
+            Route("/vpn", self.dashboard, "The dashboard", str, None),
+            Route("/web/{name}", self.asset, "The dashboard's files", bytes, None),
+            Route("/", self.root, "Redirects to the dashboard", str, None),
+        ]
+
+    async def dashboard(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await self._file(request, "vpn.html")
+
+    async def docs(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await self._file(request, "docs.html")
+
+    async def asset(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return await self._file(request, request.match_info["name"])
+
+    async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
+        body = await asyncio.to_thread(self._assets.get, name)  # the disk may be slow
+        if body is None:
+            raise nothing_at(request)
+        return await reply(request, body)
+
+    async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        # Relative, so that it holds below any path prefix.
+        return redirect("vpn")

@@ -1,0 +1,60 @@
+"""The event log: one page as JSON, or all of it as CSV or NDJSON."""
+
+from typing import Any
+
+from aiohttp import web
+
+from tsmon.base.clock import rfc3339
+from tsmon.history.log import EventFilter, page_of_events
+from tsmon.history.store import Store
+from tsmon.monitor.state import EVENT_TYPES
+from tsmon.server.answers import LogFilters, LogsAnswer, Pagination
+from tsmon.server.exports import send_log, wanted_export
+from tsmon.server.render import event_answer, severity_counts
+from tsmon.server.replies import Body, encode, reply
+from tsmon.server.route_params import LOGS
+from tsmon.server.routing import Route
+
+_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
+
+
+class LogRoute:
+    """The route of the log."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def route(self, path: str) -> Route:
+        return Route(path, self.logs, "The event log, newest first", LogsAnswer, LOGS)
+
+    async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+        chosen = EventFilter(
+            severity=values["severity"],
+            event_type="" if values["event_type"] == "all" else values["event_type"],
+            hostname=values["hostname"],
+            node_id=values["node_id"],
+            since=values["since"],
+            until=values["until"],
+            q=values["q"],
+            checks=values["checks"],
+            before=values["before"],
+        )
+        kind = wanted_export(request)
+        if kind is not None:
+            return await send_log(request, self._store, chosen, kind)
+        page, per_page = values["page"], values["per_page"]
+        events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
+        pages = -(-total // per_page)
+        filters = LogFilters(
+            **{name: values[name] for name in _FILTERS},
+            since=rfc3339(values["since"]),
+            until=rfc3339(values["until"]),
+            event_types=EVENT_TYPES,
+        )
+        answer = LogsAnswer(
+            logs=[event_answer(event) for event in events],
+            pagination=Pagination(page, per_page, total, pages, page < pages, page > 1),
+            filters=filters,
+            summary=severity_counts(counts),
+        )
+        return await reply(request, Body(encode(answer)), {"Vary": "Accept, Accept-Encoding"})
