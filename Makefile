@@ -46,6 +46,7 @@ test: $(VENV)/.dev ## the tests that need no external server (two minutes)
 slow: $(VENV)/.dev ## those that take longer: faults, kills, days in virtual time, mutated documents
 	$(BIN)/pytest $(PARALLEL) -m "slow and $(HERE)"
 
+# tests/docs reads the sources: it is left to the checkout.
 wheel: ## the tests against the built wheel, the checkout's tsmon/ out of the way (ARGS: pytest's)
 	@$(MAKE) --no-print-directory VENV=build/venv build/venv/.dev
 	rm -rf dist build/tree
@@ -54,7 +55,7 @@ wheel: ## the tests against the built wheel, the checkout's tsmon/ out of the wa
 	mkdir build/tree
 	cp -R $(filter-out tsmon,$(shell git ls-files | cut -d/ -f1 | sort -u)) build/tree
 	cd build/tree && ../venv/bin/python -c 'import tsmon; assert "site-packages" in tsmon.__file__, tsmon.__file__'
-	cd build/tree && TSMON_TEST_CHECKOUT=$(CURDIR) ../venv/bin/pytest $(PARALLEL) $(ARGS)
+	cd build/tree && TSMON_TEST_CHECKOUT=$(CURDIR) ../venv/bin/pytest $(PARALLEL) --ignore=tests/docs $(ARGS)
 
 check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, locks, biome, shellcheck, hadolint
 	$(BIN)/ruff check .

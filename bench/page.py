@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.async_api import Page, async_playwright
 
-from tests.browser.screenshots import demo
+from tests.support.demo import demo
 
 SIZES = (1_000, 10_000)
 _WATCH = """

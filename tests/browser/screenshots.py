@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.support.demo import demo
 from tests.support.paths import ROOT
 from tsmon.base.clock import Clock
 from tsmon.config import Settings
@@ -28,31 +28,6 @@ PICTURES = (
     ("node", "vpn?node=chocolate-factory-dev", 1280, 700, "light"),
     ("phone", "vpn", 390, 844, "dark"),
 )
-
-
-@asynccontextmanager
-async def demo(*options: str) -> AsyncIterator[str]:
-    """A running `tsmon demo`; its URL."""
-    command = [sys.executable, "-c", "from tsmon.cli import main; main()", "demo", "--listen", "127.0.0.1:0"]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        "--log-format",
-        "json",
-        *options,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    try:
-        while line := await process.stdout.readline():
-            if b'"started"' in line:
-                yield line.decode().partition('"url": "')[2].partition('"')[0]
-                return
-        raise SystemExit("tsmon demo did not start")
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
 
 
 @asynccontextmanager

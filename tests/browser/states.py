@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.chromium import HOSTILE, PROD
-from tests.browser.screenshots import demo
+from tests.support.demo import demo
 from tests.support.site import Site, site
 from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
