@@ -23,7 +23,7 @@ from tsmon.demo.tailnet import SimTailnet
 from tsmon.source import Source, make_source
 from tsmon.source.auto import Auto
 from tsmon.source.localapi import LocalApi, bus_mask
-from tsmon.source.pings import Ping, error_text, read_ping, read_text_ping, read_whois
+from tsmon.source.pings import Ping, PingRoute, error_text, read_ping, read_text_ping, read_whois
 from tsmon.source.sidecar import Sidecar
 from tsmon.source.status import BadDocument, Decoder
 
@@ -305,8 +305,33 @@ async def test_a_source_without_ping(kind: str, tmp_path: Path) -> None:
         source: Source = make_source(settings(source=url))
         assert source.can_ping
         assert (await source.ping("100.64.0.1")).outcome == "unmeasured"
-        assert not source.can_ping
+        assert source.can_ping, "one 404 may be a proxy that is started again"
         await source.close()
+
+
+def route(*answers: tuple[float, int]) -> PingRoute:
+    """After answers at these seconds with these status codes."""
+    found = PingRoute()
+    for at, code in answers:
+        found.answered(code, at)
+    return found
+
+
+def test_404_for_a_few_seconds_is_no_missing_route() -> None:
+    assert route((0, 404), (1, 404), (2, 404), (3, 404), (70, 404)).is_open(71), "two rounds"
+    assert route((0, 404), (20, 404), (40, 404)).is_open(41), "not yet a minute"
+    assert route((0, 404), (30, 404), (45, 200), (65, 404)).is_open(66), "an answer between"
+
+
+def test_404_in_three_rounds_over_a_minute_is_one() -> None:
+    closed = route((0, 404), (30, 404), (60, 404))
+    assert not closed.is_open(61)
+    assert not closed.is_open(3600)
+    assert closed.is_open(60 + 3600), "tried again after an hour"
+    closed.answered(404, 3661)
+    assert not closed.is_open(3662), "one further 404 is enough"
+    closed.forget()
+    assert closed.is_open(3663), "the source was away: another server may be there"
 
 
 # -- the bus -----------------------------------------------------------------------------------------------

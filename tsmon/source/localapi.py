@@ -55,8 +55,7 @@ class LocalApi(HttpSource):
             return (
                 Ping("missed") if error.reason == "source_timeout" else Ping("unmeasured", error=str(error))
             )
-        if code == 404:
-            self.can_ping = False
+        self._pings.answered(code, asyncio.get_running_loop().time())
         result = read_ping(body) if code == 200 else None
         return result or Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
 

@@ -1,9 +1,11 @@
 """What the sidecar and the LocalAPI have in common."""
 
+import asyncio
+
 from tsmon.config import Settings
 from tsmon.source.client import Client
 from tsmon.source.errors import SourceError, SourceReason
-from tsmon.source.pings import error_text
+from tsmon.source.pings import PingRoute, error_text
 
 
 class HttpSource:
@@ -14,17 +16,26 @@ class HttpSource:
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self.name = client.name
-        self.can_ping = True
         self.bus_open = False
         self.health_codes: frozenset[str] = frozenset()
         self._client = client
         self._timeout = settings.source_timeout
         self._ping_timeout = settings.ping_timeout
         self._version = ""
+        self._pings = PingRoute()
+
+    @property
+    def can_ping(self) -> bool:
+        """The source sends pings (rule 3.11)."""
+        return self._pings.is_open(asyncio.get_running_loop().time())
 
     async def status(self) -> bytes:
-        code, body, self._version = await self._client.read("GET", self._status_path, self._timeout)
-        self._refuse(code, body)
+        try:
+            code, body, self._version = await self._client.read("GET", self._status_path, self._timeout)
+            self._refuse(code, body)
+        except SourceError:
+            self._pings.forget()
+            raise
         return body
 
     def _refuse(self, code: int, body: bytes) -> None:

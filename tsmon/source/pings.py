@@ -100,3 +100,44 @@ def error_text(body: bytes) -> str:
     except (*NOT_JSON, KeyError, TypeError):
         pass
     return clean_text(str(text), 160)
+
+
+class PingRoute:
+    """Whether the source sends pings at all. A server that answers 404 for a few seconds (a proxy that is
+    started again) has not lost the route: that would end every outage that only pings know of."""
+
+    ROUNDS = 3
+    """So many rounds of 404 in a row, …"""
+    SPREAD = 60.0
+    """… over at least so many seconds, mean that there is no such route."""
+    RETRY = 3600.0
+    """Seconds after which it is tried again."""
+    _ROUND = 5.0  # answers within this belong to one round
+
+    def __init__(self) -> None:
+        self._first: float | None = None  # of the 404s in a row
+        self._last = 0.0
+        self._rounds = 0
+        self._closed: float | None = None
+
+    def answered(self, code: int, mono: float) -> None:
+        """A ping was answered with this status code at `mono` (monotonic seconds)."""
+        if code != 404:
+            self.forget()
+            return
+        if self._first is None:
+            self._first = self._last = mono
+            self._rounds = 1
+        elif mono - self._last > self._ROUND:
+            self._last = mono
+            self._rounds += 1
+        if self._closed is not None or (self._rounds >= self.ROUNDS and mono - self._first >= self.SPREAD):
+            self._closed = mono
+
+    def forget(self) -> None:
+        """The source failed as a whole, or answered: what was is of no account."""
+        self._first = self._closed = None
+
+    def is_open(self, mono: float) -> bool:
+        """Pings may be sent at `mono`."""
+        return self._closed is None or mono - self._closed >= self.RETRY

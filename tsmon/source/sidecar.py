@@ -1,5 +1,6 @@
 """The sidecar: an HTTP proxy in front of the Tailscale CLI."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -45,8 +46,7 @@ class Sidecar(HttpSource):
             return (
                 Ping("missed") if error.reason == "source_timeout" else Ping("unmeasured", error=str(error))
             )
-        if code == 404:
-            self.can_ping = False
+        self._pings.answered(code, asyncio.get_running_loop().time())
         if code != 200:
             return Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
         result = read_ping(body)
