@@ -53,7 +53,7 @@ async def month(nodes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         store = await Store.open(Path(directory))
         try:
-            await store.write(lambda db: _fill(db, nodes))
+            await store.write(lambda db: fill(db, nodes))
             history = EmbeddedHistory(store)
             bounds = [NOW - 30 * DAY * (1 - n / 48) for n in range(49)]
             bars = await _timed(lambda: history.bars(bounds))
@@ -84,7 +84,8 @@ async def _timed(call: Callable[[], Coroutine[Any, Any, Any]]) -> float:
     return round(statistics.median(times), 1)
 
 
-def _fill(db: sqlite3.Connection, nodes: int) -> None:
+def fill(db: sqlite3.Connection, nodes: int) -> None:
+    """Forty days of `nodes` machines with `CHANGES` a day, until NOW."""
     chance = random.Random(5)
     begin = NOW - 40 * DAY
     db.executemany(

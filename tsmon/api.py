@@ -58,6 +58,7 @@ from tsmon.server.render import (
     uptime_answer,
 )
 from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
+from tsmon.server.report_route import ReportRoutes
 from tsmon.server.routing import Route, add_routes
 from tsmon.server.versions import Versions
 
@@ -98,6 +99,9 @@ class Api:
         self.figures = FigureCache(history, clock)
         self.live = Live(store, lambda: monitor.view, self._alerts, self._summary)
         self.access = Access(settings, lambda: monitor.view, whois)
+        self.reports = ReportRoutes(
+            store, clock, lambda: self.settings, lambda: monitor.view, lambda: self._changes
+        )
         self._bodies = Bodies()
         self._bars = Bodies()
         self._log = LogRoute(store)
@@ -133,6 +137,7 @@ class Api:
             Route(f"{base}/history", self.history, "State bars", HistoryAnswer, queries.HISTORY),
             Route(f"{base}/latency/{{node}}", self.latency, "Latency", LatencyAnswer, queries.LATENCY),
             Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any]),
+            *self.reports.routes(),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str),
             Route(f"{base}/badge/{{node}}.svg", self.badge, "State and uptime as an image", bytes),
             *self._probes.routes(),

@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema_rs import Draft202012Validator
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.support.paths import ROOT
 from tests.support.site import PROD, site
@@ -120,7 +121,9 @@ def test_schemathesis_finds_no_fault(running: str, mode: GenerationMode, least: 
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
-            case.call_and_validate()
+            # A month that has not begun, or one beside a day, is refused: the schema cannot say that.
+            free = case.operation.path.endswith("/report")
+            case.call_and_validate(excluded_checks=[positive_data_acceptance] if free else [])
 
         ask()
         asked += 1

@@ -10,6 +10,7 @@ COMMANDS = {
     "status": ("tsmon.cli.status", "status", "How the tailnet is, as a table."),
     "check": ("tsmon.cli.check", "check", "How it is, for Nagios, Icinga, Checkmk and the like."),
     "logs": ("tsmon.cli.logs", "logs", "What happened."),
+    "report": ("tsmon.cli.report", "report", "A month in one page: uptime, outages, what a target leaves."),
     "silence": ("tsmon.cli.operate", "silence", "Hold back messages for a while."),
     "unsilence": ("tsmon.cli.operate", "unsilence", "End a silence."),
     "ack": ("tsmon.cli.operate", "ack", "Take care of an alert: it sends no more reminders."),

@@ -86,6 +86,13 @@ class ApiClient:
 
     async def get(self, path: str, **params: str | int) -> Any:
         """The JSON answer of `/health-monitoring/…`. Raises CliError."""
+        try:
+            return json.loads(await self.read(path, **params))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            raise CliError(f"{self.name}: the answer is no JSON: is that tsmon? (--url)") from None
+
+    async def read(self, path: str, **params: str | int) -> bytes:
+        """The answer as it is. Raises CliError."""
         import aiohttp  # noqa: PLC0415 (start-up time)
 
         url = f"{self._base}/health-monitoring/{path}"
@@ -94,11 +101,9 @@ class ApiClient:
                 body = await response.read()
                 if response.status != 200:
                     raise CliError(self._refusal(response.status, body))
-                return json.loads(body)
+                return body
         except TimeoutError:
             raise CliError(f"{self.name}: no answer within {self._timeout:g} s") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            raise CliError(f"{self.name}: the answer is no JSON: is that tsmon? (--url)") from None
         except aiohttp.ClientConnectorError as error:
             reason = os_words(error.os_error)
             raise CliError(

@@ -113,6 +113,9 @@ BODY = """\
 # [metrics]
 # per_node = true
 
+# [report]
+# time_zone = "UTC"                              # whose months and days
+
 # [[notify]]
 # name = "phone"
 # url_file = "/etc/tsmon/notify-url"             # an Apprise URL, webhook+https://…, alertmanager+http://…

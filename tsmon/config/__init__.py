@@ -30,6 +30,7 @@ from tsmon.config.model import (
     MaintenanceSettings,
     MetricsSettings,
     PathDegradedSettings,
+    ReportSettings,
     RoleSettings,
     Settings,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "MaintenanceSettings",
     "MetricsSettings",
     "PathDegradedSettings",
+    "ReportSettings",
     "RoleSettings",
     "Secret",
     "Settings",

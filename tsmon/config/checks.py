@@ -29,6 +29,7 @@ def check(settings: Settings) -> None:
             raise ConfigError(f"allowed_hosts: {host!r} is no host name (without scheme, port and path)")
     _check_roles(settings)
     _check_channels(settings)
+    _check_zone(settings.report.time_zone, "report.time_zone")
     for n, window in enumerate(settings.maintenance):
         _check_window(window, f"maintenance[{n}]")
 
@@ -150,13 +151,15 @@ def _check_tags(tags: Sequence[str], where: str) -> None:
             raise ConfigError(f'{where}: {tag!r} can match no tag: they begin with "tag:"')
 
 
-def _check_window(window: MaintenanceSettings, where: str) -> None:
+def _check_zone(name: str, where: str) -> None:
     try:
-        ZoneInfo(window.time_zone)
+        ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigError(
-            f"{where}.time_zone: {window.time_zone!r} is no time zone (as Europe/Berlin)"
-        ) from None
+        raise ConfigError(f"{where}: {name!r} is no time zone (as Europe/Berlin)") from None
+
+
+def _check_window(window: MaintenanceSettings, where: str) -> None:
+    _check_zone(window.time_zone, f"{where}.time_zone")
     if bool(window.weekly) == bool(window.start or window.end):
         raise ConfigError(f"{where}: takes either start and end, or weekly")
     _check_tags(window.tags, f"{where}.tags")

@@ -12,6 +12,7 @@ Duration = Annotated[float, Kind("duration")]
 Interval = Annotated[float, Kind("duration", least=1.0)]
 Days = Annotated[float, Kind("duration", least=86400.0)]
 Limit = Annotated[float | None, Kind("duration")]
+Share = Annotated[float | None, Kind("share")]
 Steps = Annotated[tuple[float, ...], Kind("durations")]
 Size = Annotated[int, Kind("size", least=1024)]
 
@@ -31,6 +32,7 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True):
     offline_after: Limit = None
     ping: bool | None = None
     key_expiry_steps: Annotated[tuple[float, ...] | None, Kind("durations")] = None
+    target: Share = None
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,10 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_node: bool = True
 
 
+class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
+    time_zone: str = "UTC"
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
@@ -151,6 +157,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     monitor: str = ""
     """"" means the host's name."""
     metrics: MetricsSettings = MetricsSettings()
+    report: ReportSettings = ReportSettings()
     log: LogSettings = LogSettings()
 
     @property

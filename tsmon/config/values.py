@@ -75,7 +75,7 @@ def redact_url(url: str | Secret) -> str:
 class Kind(NamedTuple):
     """How a text becomes the value of a field, and what is allowed."""
 
-    name: Literal["duration", "durations", "size", "count", "moment"]
+    name: Literal["duration", "durations", "size", "count", "share", "moment"]
     least: float = 0.0
     most: float = float("inf")
 
@@ -162,6 +162,14 @@ def _count(value: Any, kind: Kind, where: str) -> int:
     return number
 
 
+def _share(value: Any, _: Kind, where: str) -> float:
+    """A percentage of which something is left to miss."""
+    text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text) or not 0 < float(text) < 100:
+        raise ConfigError(f"{where}: takes a percentage between 0 and 100, as 99.9")
+    return float(text)
+
+
 def _moment(value: Any, _: Kind, where: str) -> str:
     """A time in quotes or as TOML's own; whether it is one is looked at with its time zone."""
     return value.isoformat() if isinstance(value, datetime) else _text(value, where)
@@ -172,6 +180,7 @@ _CONVERTERS: dict[str, Callable[[Any, Kind, str], Any]] = {
     "durations": _durations,
     "size": _size,
     "count": _count,
+    "share": _share,
     "moment": _moment,
 }
 

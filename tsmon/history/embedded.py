@@ -118,7 +118,7 @@ def _each(
     work: Callable[[list[Stretch], ObservedTime, float], T],
 ) -> dict[str, T]:
     """`work` for each node. Nodes that kept one state all through the window share one result."""
-    observed, own = _observed(db, start)
+    observed, own = observed_since(db, start)
     nodes = _nodes(db, node_ids)
     shared: dict[str, T] = {}
     found: dict[str, T] = {}
@@ -157,7 +157,7 @@ def _nodes(db: sqlite3.Connection, node_ids: Collection[str] | None) -> dict[int
     }
 
 
-def _observed(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[str, ObservedTime]]:
+def observed_since(db: sqlite3.Connection, start: float) -> tuple[ObservedTime, dict[str, ObservedTime]]:
     """Observed time from `start` on: for all nodes, and for those that have some of their own."""
     rows = db.execute("SELECT scope, start, end FROM observed WHERE end > ?", (start,)).fetchall()
     common = ObservedTime((begin, end) for scope, begin, end in rows if not scope)

@@ -44,6 +44,7 @@ class Pruning:
             ("alerts", "id", "state = 'resolved' AND resolved_at < ?"),
             ("observed", "scope, start", "end < ?"),
             ("bad_rows", "id", "found < ?"),
+            ("notes", "id", "end < ?"),
             # Ids grow with recording: the oldest events are the first.
             ("events", "id", "id < (SELECT min(id) FROM events) + 500 AND recorded_at < ?"),
         ):

@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from tsmon.history.uptime import ObservedTime, Outage, Stretch, percentage
+from tsmon.history.uptime import ObservedTime, Outage, Stretch, make_bars, percentage
 
 ENOUGH = 50.0
 """Coverage in per cent below which no uptime is given: too little was seen."""
@@ -97,28 +97,63 @@ def node_sums(
     but what it did is not known (any more). `planned` is merged.
     """
     online = offline = under_plan = 0.0
-    for state, begin, until in spans:
-        first, last = max(begin, start), min(until, end)
+    until = observed.until
+    at, seen = start, until(start)  # `seen` is what was observed until `at`
+    for state, begin, ended in spans:
+        last = ended if ended < end else end
+        if last <= at or begin >= end:
+            continue
+        if begin > at:
+            at, seen = begin, until(begin)
+        before, at, seen = seen, last, until(last)
         if state == "online":
-            online += observed.between(first, last)
-        elif state == "offline" and last > first:
-            seen = observed.between(first, last)
-            by_plan = sum(observed.between(max(a, first), min(b, last)) for a, b in planned)
-            offline += seen - by_plan
+            online += seen - before
+        elif state == "offline":
+            first = begin if begin > start else start
+            by_plan = 0.0
+            for a, b in planned:
+                by_plan += observed.between(max(a, first), min(b, last))
+            offline += seen - before - by_plan
             under_plan += by_plan
-    absent = _absent(spans, start, end, first_seen)
+    absent = absent_seconds(spans, start, end, first_seen)
     rest = end - start - online - offline - under_plan - absent
     return Sums(online, max(0.0, offline), under_plan, max(0.0, rest), absent)
 
 
-def _absent(spans: Sequence[Stretch], start: float, end: float, first_seen: float) -> float:
+def absent_seconds(spans: Sequence[Stretch], start: float, end: float, first_seen: float) -> float:
     """Seconds in which the node was not in the tailnet."""
     arrived = min(first_seen, spans[0][1]) if spans else first_seen
     absent = min(max(arrived - start, 0.0), end - start)
-    for at, (_, _, until) in enumerate(spans):
-        following = spans[at + 1][1] if at + 1 < len(spans) else end
-        absent += max(0.0, min(following, end) - max(until, start))
+    left = None
+    for _, begin, until in spans:
+        if left is not None and begin > left:
+            absent += max(0.0, min(begin, end) - max(left, start))
+        left = until
+    if left is not None and left < end:
+        absent += end - max(left, start)
     return absent
+
+
+def day_letters(
+    spans: Sequence[Stretch],
+    observed: ObservedTime,
+    planned: Stretches,
+    bounds: Sequence[float],
+    first_seen: float,
+) -> str:
+    """One letter for each day between two of `bounds`: those of the state bars, and `p` for a day whose
+    offline time was all planned."""
+    letters = []
+    for at, letter in enumerate(make_bars(spans, observed, bounds, first_seen).states):
+        start, end = bounds[at], bounds[at + 1]
+        if letter == "u" and absent_seconds(spans, start, end, first_seen) >= end - start:
+            letters.append("-")
+        elif letter in "xm" and planned:
+            sums = node_sums(spans, observed, planned, start=start, end=end, first_seen=first_seen)
+            letters.append("p" if sums.offline < 0.001 <= sums.planned else letter)
+        else:
+            letters.append(letter)
+    return "".join(letters)
 
 
 def is_planned(outage: Outage, planned: Stretches, start: float, end: float) -> bool:

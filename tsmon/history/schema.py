@@ -139,4 +139,17 @@ MIGRATIONS: tuple[str, ...] = (
         body TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE notes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        node_id TEXT NOT NULL,
+        start REAL NOT NULL,
+        end REAL NOT NULL,
+        planned INTEGER NOT NULL,
+        created REAL NOT NULL,
+        author TEXT NOT NULL,
+        text TEXT NOT NULL
+    );
+    CREATE INDEX notes_end ON notes (end);
+    """,
 )

@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from tsmon.history.log import EventFilter, all_events, log_mark
 from tsmon.history.store import Store
 from tsmon.monitor.state import Event
+from tsmon.server.csv_cells import cell
 from tsmon.server.render import event_answer
 from tsmon.server.replies import has_it, takes_gzip
 
@@ -28,8 +29,6 @@ _COLUMNS = (
     "node_type",
     "message",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A cell that begins so is a formula to some spreadsheet, in East Asian ones also in full width."""
 
 
 def wanted_export(request: web.Request) -> str | None:
@@ -84,13 +83,8 @@ def _csv_text(events: Iterable[Event], *, header: bool) -> str:
         writer.writerow(_COLUMNS)
     for event in events:
         answer = event_answer(event)
-        writer.writerow([_cell(getattr(answer, column)) for column in _COLUMNS])
+        writer.writerow([cell(getattr(answer, column)) for column in _COLUMNS])
     return out.getvalue()
-
-
-def _cell(value: str | None) -> str:
-    text = value or ""
-    return "'" + text if text.startswith(_FORMULA) else text
 
 
 def _ndjson_lines(events: Iterable[Event]) -> bytes:

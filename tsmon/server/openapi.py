@@ -19,8 +19,14 @@ _PATH_DOCS = {
 _IP = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 _TEXTS = {
     "/metrics": "text/plain",
+    "/maintenance.ics": "text/calendar",
     "/health-monitoring/stream": "text/event-stream",
     "/health-monitoring/badge/{node}.svg": "image/svg+xml",
+}
+_PATTERNS = {
+    "month": "^20[0-9]{2}-(0[1-9]|1[0-2])$",
+    "moment": "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])(T[01][0-9]:[0-5][0-9]:00Z)?$",
+    "zone": "^(UTC|Europe/(Berlin|London)|America/New_York|Asia/Tokyo)$",
 }
 _ERRORS = {
     "400": "a query parameter that is unknown or has a bad value",
@@ -114,6 +120,8 @@ def _schema(param: Param, retention: float) -> dict[str, Any]:
     if param.kind == "duration":
         # Longer ones are taken, too, up to the retention.
         return {"type": "string", "pattern": "^[1-9][0-9]?(m|h|d)$"}
+    if param.kind in _PATTERNS:
+        return {"type": "string", "pattern": _PATTERNS[param.kind]}
     return {"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"}
 
 
@@ -140,6 +148,8 @@ def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if any(param.name == "fields" for param in route.params or ()):
         schema = {"type": "array", "items": {"$ref": _REF.format(name="NodeFields")}}
     found: dict[str, Any] = {"application/json": {"schema": schema}}
+    if route.path.endswith("/report"):
+        found |= {kind: {"schema": {"type": "string"}} for kind in ("text/html", "text/csv", "text/plain")}
     if route.path.endswith("/logs"):
         found |= {kind: {"schema": {"type": "string"}} for kind in ("text/csv", "application/x-ndjson")}
     return found

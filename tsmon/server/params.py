@@ -1,12 +1,15 @@
 """Query parameters: declared once, parsed and refused in one place."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from multidict import MultiMapping
 
 from tsmon.base.clock import parse_rfc3339, rfc3339
 from tsmon.config import ConfigError, duration
+from tsmon.history.report import month_period
 
 
 class BadParameterError(ValueError):
@@ -18,7 +21,7 @@ class Param(NamedTuple):
 
     name: str
     kind: str
-    """`bool`, `int`, `text`, `time`, `duration`, `choice` or `names`."""
+    """`bool`, `int`, `text`, `time`, `duration`, `month`, `moment`, `zone`, `choice` or `names`."""
     doc: str
     default: Any = None
     least: int = 0
@@ -33,6 +36,9 @@ class Param(NamedTuple):
             "int": f"a whole number from {self.least} to {self.most}",
             "text": "a text of at most 253 characters",
             "time": "a time as 2026-11-23T14:02:00Z",
+            "month": "a month as 2026-10",
+            "moment": "a day as 2026-10-25, or a time as 2026-11-23T14:02:00Z",
+            "zone": "a time zone as Europe/Berlin",
             "duration": "a duration as 24h or 30d",
             "choice": "one of " + ", ".join(choice for choice in self.choices if choice),
             "names": "names parted by commas, of " + ", ".join(self.choices),
@@ -91,6 +97,29 @@ def _time(text: str, _: Param) -> float:
     return time
 
 
+def _month(text: str, _: Param) -> str:
+    month_period(text, "UTC")
+    return text
+
+
+def _moment(text: str, _: Param) -> str:
+    """A day or a time; which moment a day is depends on its time zone."""
+    if len(text) == len("2026-10-25"):
+        if not 1970 <= date.fromisoformat(text).year <= 9998:
+            raise ValueError(text)
+    else:
+        rfc3339(parse_rfc3339(text))
+    return text
+
+
+def _zone(text: str, _: Param) -> str:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError(text) from None
+    return text
+
+
 def _choice(text: str, param: Param) -> str:
     if text not in param.choices:
         raise ValueError(text)
@@ -110,6 +139,9 @@ _READERS: Mapping[str, Any] = {
     "text": _text,
     "time": _time,
     "duration": lambda text, param: duration(text, param.name),
+    "month": _month,
+    "moment": _moment,
+    "zone": _zone,
     "choice": _choice,
     "names": _names,
 }
