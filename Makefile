@@ -20,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 	--no-emit-index-url --no-header --no-annotate
 SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
-.PHONY: help run test slow check wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups lock clean
+.PHONY: help run test slow check wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups deb release lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,12 @@ bench: $(VENV)/.dev ## benchmarks: tables and JSON (half an hour)
 
 setups: ## a set-up with each Python of this machine, with its own pip and with the newest
 	@MAKE='$(MAKE)' .ci/setups $(PYTHONS)
+
+deb: $(VENV)/.dev ## the Debian package, in dist/
+	$(BIN)/python packaging/release.py --deb
+
+release: $(VENV)/.dev ## everything a release consists of, twice, checked: dist/ (RELEASING.md)
+	$(BIN)/python packaging/release.py
 
 lock: $(VENV)/.dev ## write the locks after a change of the dependencies (UPGRADE=--upgrade: the newest of everything)
 	$(COMPILE) $(UPGRADE) --extra mcp --extra notify --group dev pyproject.toml -o requirements-dev.lock
