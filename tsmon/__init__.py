@@ -1,3 +1,3 @@
 """tsmon watches a Tailscale tailnet and says what it knows, and what it cannot see."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
