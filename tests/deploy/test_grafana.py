@@ -1,49 +1,30 @@
 """The Grafana dashboards ask only for what tsmon writes, in queries that are right."""
 
-import json
 import re
 import shutil
 import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.support.boards import BOARDS, FLUX_OPTIONS, FOLDER, board, queries
 from tests.support.flux import LSP, valid
-from tests.support.influx2 import MISSING, real_influx
+from tests.support.influx2 import MISSING, post, real_influx
 from tests.support.paths import ROOT
 from tsmon.history.influx.points import event_lines_of, lines_of
 from tsmon.monitor.samples import Sample
 from tsmon.monitor.state import Event
 
-FOLDER = ROOT / "packaging" / "grafana"
 METRICS = set(re.findall(r"^\| `(tsmon_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
 SCHEMA = {
     "tailscale_health": {"online", "ip", "latency_ms"},
     "tailscale_event": {"message", "node_id"},
 }
-_GRAFANA = """option v = {timeRangeStart: -1h, timeRangeStop: now(), windowPeriod: 1m}
-"""
 
 
-def board(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"tailnet-{name}.json").read_text())
-    return found
-
-
-def queries(name: str, key: str) -> Iterator[str]:
-    for panel in board(name)["panels"]:
-        for target in panel["targets"]:
-            yield target[key]
-    for note in board(name)["annotations"]["list"]:
-        yield note[key] if key in note else note["target"][key]
-
-
-@pytest.mark.parametrize("name", ["prometheus", "influxdb"])
+@pytest.mark.parametrize("name", BOARDS)
 def test_panels_lie_beside_each_other(name: str) -> None:
     panels = board(name)["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -61,7 +42,7 @@ def test_panels_lie_beside_each_other(name: str) -> None:
 
 
 def test_the_prometheus_dashboard_asks_for_metrics_that_there_are() -> None:
-    for expr in queries("prometheus", "expr"):
+    for expr in queries("tailnet-prometheus", "expr"):
         names = set(re.findall(r"tsmon_\w+", expr))
         assert names
         assert names <= METRICS, expr
@@ -71,7 +52,7 @@ def test_promtool_takes_the_expressions(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("SKIPPED LOUDLY: no promtool (Debian: prometheus): no expression was checked by it")
-    exprs = [re.sub(r"\$\w+", ".*", expr) for expr in queries("prometheus", "expr")]
+    exprs = [re.sub(r"\$\w+", ".*", expr) for expr in queries("tailnet-prometheus", "expr")]
     made = {
         "groups": [
             {
@@ -92,7 +73,7 @@ def test_promtool_takes_the_expressions(tmp_path: Path) -> None:
 
 
 def test_the_influxdb_dashboard_asks_for_fields_that_are_written() -> None:
-    for flux in queries("influxdb", "query"):
+    for flux in queries("tailnet-influxdb", "query"):
         (measurement,) = re.findall(r'r\._measurement == "(\w+)"', flux)
         (field,) = re.findall(r'r\._field == "(\w+)"', flux)
         assert field in SCHEMA[measurement]
@@ -100,14 +81,16 @@ def test_the_influxdb_dashboard_asks_for_fields_that_are_written() -> None:
 
 def test_windows_are_no_shorter_than_the_samples_lie_apart() -> None:
     """Shorter ones would be empty, and the state timeline full of gaps."""
-    for panel in board("influxdb")["panels"]:
+    for panel in board("tailnet-influxdb")["panels"]:
         if any("v.windowPeriod" in target["query"] for target in panel["targets"]):
             assert panel["interval"] == "5m", panel["title"]
 
 
 @pytest.mark.skipif(not LSP, reason="SKIPPED LOUDLY: no TSMON_TEST_FLUX_LSP: no Flux was analysed")
 def test_every_flux_of_the_dashboard_is_right() -> None:
-    asked = [_GRAFANA + flux.replace("${bucket}", "analytics") for flux in queries("influxdb", "query")]
+    asked = [
+        FLUX_OPTIONS + flux.replace("${bucket}", "analytics") for flux in queries("tailnet-influxdb", "query")
+    ]
     assert valid(asked) == [True] * len(asked)
 
 
@@ -135,18 +118,11 @@ def test_every_flux_of_the_dashboard_finds_what_tsmon_writes(tmp_path: Path) -> 
             ("ns", event_lines_of([event], {})),
         ):
             post(f"{address.format('write')}&precision={precision}", "\n".join(lines), real.token)
-        for flux in queries("influxdb", "query"):
-            text = _GRAFANA + flux.replace("${bucket}", real.bucket)
+        for flux in queries("tailnet-influxdb", "query"):
+            text = FLUX_OPTIONS + flux.replace("${bucket}", real.bucket)
             answer = post(address.format("query"), text, real.token)
             assert "error" not in answer.partition("\n")[0], flux
             assert "dev" in answer or "2.5" in answer, flux
-
-
-def post(url: str, body: str, token: str) -> str:
-    kind = "application/vnd.flux" if "/query" in url else "text/plain"
-    headers = {"Authorization": f"Token {token}", "Content-Type": kind}
-    with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=20) as response:
-        return str(response.read().decode())
 
 
 def test_provisioning_names_what_is_there() -> None:
