@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml  # type: ignore[import-untyped] # no stubs in the lock
 
+from tests.support.compose import fill, read
 from tests.support.paths import PACKAGE, ROOT
 from tests.support.sidecar_proxy import free_port
 from tsmon.config import load_all
@@ -42,48 +42,8 @@ DOT_ENV = {
 # -- what Compose would make of the files ------------------------------------------------------------------
 
 
-class Loader(yaml.SafeLoader):  # type: ignore[misc] # untyped
-    """Knows Compose's own tag `!override`: a list that replaces instead of being added."""
-
-
-class Override(list[Any]):
-    pass
-
-
-Loader.add_constructor("!override", lambda loader, node: Override(loader.construct_sequence(node)))
-
-
-def merge(base: Any, over: Any) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-    if isinstance(base, list) and isinstance(over, list) and not isinstance(over, Override):
-        return base + over
-    return over
-
-
-def fill(value: Any, environ: dict[str, str]) -> Any:
-    """`${NAME}`, `${NAME:-default}` and `${NAME:?words}` filled in."""
-
-    def one(match: re.Match[str]) -> str:
-        name, how, text = match.groups()
-        found = environ.get(name, "")
-        if not found and how == ":?":
-            raise KeyError(f"{name}: {text}")
-        return found or (text if how == ":-" else "")
-
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}", one, value)
-    if isinstance(value, dict):
-        return {key: fill(item, environ) for key, item in value.items()}
-    if isinstance(value, list):
-        return [fill(item, environ) for item in value]
-    return value
-
-
 def compose(variant: str, **environ: str) -> dict[str, Any]:
-    document: Any = {}
-    for name in ("compose.yml", *(f"compose.{over}.yml" for over in VARIANTS[variant])):
-        document = merge(document, yaml.load((DOCKER / name).read_text(), Loader))
+    document = read("compose.yml", *(f"compose.{over}.yml" for over in VARIANTS[variant]))
     filled: dict[str, Any] = fill(document, DOT_ENV | environ)
     return filled
 
