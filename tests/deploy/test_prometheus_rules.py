@@ -71,3 +71,13 @@ def test_promtool_takes_the_example_and_its_rules() -> None:
 
 def test_vmalert_takes_the_rules() -> None:
     run("vmalert", f"-rule={RULES}", "-dryRun")
+
+
+def test_victoriametrics_takes_the_example() -> None:
+    """What is Prometheus' alone in it (rules, Alertmanagers) it leaves to vmalert."""
+    strict = "-promscrape.config.strictParse=false"
+    run("victoria-metrics", f"-promscrape.config={FOLDER / 'prometheus.yml'}", strict, "-dryRun")
+
+
+def test_amtool_takes_the_example_of_alertmanager() -> None:
+    run("amtool", "check-config", str(ROOT / "packaging" / "alertmanager" / "alertmanager.yml"))
