@@ -21,6 +21,7 @@ from tests.e2e.play import Play, alert, blind_alert, is_, no_alert
 from tests.e2e.script import TSMON, Script, Window
 from tests.e2e.tailnet import MISSING, real_tailnet
 from tests.e2e.watching import OFFLINE_AFTER, PING, POLL, Watching, watching
+from tsmon.daemon.readiness import readiness
 
 MONITOR, GIT, PROD, DEV = "monitor", "git", "chocolate-factory", "chocolate-factory-dev"
 CRITICAL = (GIT, PROD, DEV)
@@ -73,7 +74,7 @@ async def opened(*names: str) -> AsyncIterator[Play]:
             for tsmon in pair.monitors:
                 assert tsmon.daemon.monitor.view.health().status == "healthy"
                 assert tsmon.daemon.monitor.view.tun is False
-                warnings = tsmon.daemon.api._readiness().parts["warnings"]
+                warnings = readiness(tsmon.daemon.parts).parts["warnings"]
                 assert any("userspace" in words for words in warnings), "a userspace tailscaled is warned of"
             yield play
 
