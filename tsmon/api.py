@@ -13,6 +13,7 @@ from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.log import resolved_alerts
+from tsmon.history.log import EventFilter, page_of_events
 from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
@@ -255,8 +256,17 @@ class Api:
         found = await self._history.uptime(start, now, {node.id})
         outages = await self._history.outages(node.id, start, now)
         uptime = found.get(node.id, _NOT_RECORDED)
+        fell = EventFilter(node_id=node.id, event_type="node_offline", since=start)
+        events, _, _ = await page_of_events(self._store, fell, values["limit"], 0)
         answer = uptime_answer(
-            node.hostname, values["hours"], uptime, outages, now=now, kind=self._history.kind(start)
+            node.hostname,
+            values["hours"],
+            uptime,
+            outages,
+            now=now,
+            kind=self._history.kind(start),
+            limit=values["limit"],
+            reasons={round(event.timestamp): str(event.details.get("reason", "")) for event in events},
         )
         return await reply(request, Body(encode(answer)))
 

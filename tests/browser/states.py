@@ -28,7 +28,7 @@ async def _site(**values: object) -> AsyncIterator[Site]:
 
 async def _open(page: Page, found: Site) -> None:
     await page.goto(found.daemon.url + "/vpn")
-    await expect(page.locator("#live-text")).to_have_text("live")
+    await expect(page.locator("#live-text")).to_have_text("page connected")
     await expect(page.locator("#rows .row .bars").first).to_be_visible()
 
 
@@ -91,7 +91,7 @@ async def error(page: Page) -> AsyncIterator[None]:
         await route.fulfill(status=502, content_type="text/html", body="<h1>Bad gateway</h1>")
 
     async with _site() as found:
-        await page.route("**/health-monitoring/nodes?**", refuse)
+        await page.route("**/health-monitoring/table?**", refuse)
         await page.goto(found.daemon.url + "/vpn")
         await expect(page.locator("#headline")).to_contain_text("tsmon answers with", timeout=15_000)
         yield

@@ -26,7 +26,7 @@ async def test_the_four_parts_are_there(page: Page) -> None:
     await expect(page.locator("#critical .card")).to_have_count(3)
     await expect(page.locator("#rows .row")).to_have_count(6)
     await expect(page.locator("#log li").first).to_be_visible()
-    await expect(page.locator("#live-text")).to_have_text("live")
+    await expect(page.locator("#live-text")).to_have_text("page connected")
     await expect(page.locator("#demo")).to_be_hidden()
     assert (await page.title()).startswith("● All 3 critical nodes online")
     assert await page.locator("#favicon").get_attribute("href") == "web/ok.svg"
@@ -39,7 +39,10 @@ async def test_an_outage_appears_by_itself(page: Page, here: Site) -> None:
     await expect(page.locator("#alerts li")).to_contain_text(PROD)
     await expect(page.locator("#favicon")).to_have_attribute("href", "web/bad.svg")
     assert "down" in await page.title()
+    await expect(page.locator("#news")).to_contain_text("new")
+    await page.locator("#news").click()
     await expect(page.locator("#log li.new").first).to_be_visible()
+    await expect(page.locator("#news")).to_be_hidden()
 
 
 async def test_what_is_acknowledged_or_silenced_is_shown(page: Page, here: Site) -> None:
@@ -71,9 +74,9 @@ async def test_a_role_that_nobody_fills(page: Page, here: Site) -> None:
     here.tailnet.remove("git")
     for _ in range(2):
         await here.poll()
-    await expect(page.locator(".card", has_text="No node of the tailnet fits this role")).to_have_count(
-        1, timeout=20_000
-    )
+    await expect(
+        page.locator(".role", has_text="No node of the tailnet fits this role any more")
+    ).to_have_count(1, timeout=20_000)
 
 
 # -- the table ---------------------------------------------------------------------------------------------
@@ -96,8 +99,11 @@ async def test_nodes_are_searched_and_the_filters_stand_in_the_url(page: Page) -
     await page.locator("#node_type").select_option("git")
     await expect(page.locator("#rows .row")).to_have_count(1)
     await page.locator("#node_type").select_option("")
-    await page.locator("#tag").fill("nothing")
-    await expect(page.locator("#no-nodes")).to_be_visible()
+    await page.locator("#group").select_option("role")
+    await expect(page.locator("#rows .section")).to_have_count(5)
+    await page.locator("#rows [data-fold=device]").click()
+    await expect(page.locator("#rows [role=row][data-index]")).to_have_count(4)
+    await expect(page).to_have_url(re.compile("group=role&folded=device"))
 
 
 async def test_a_click_on_a_column_sorts_up_down_and_not(page: Page) -> None:
@@ -186,6 +192,7 @@ async def test_the_log_is_filtered_and_paged(page: Page, here: Site) -> None:
         await here.poll()
         here.tailnet.on("alices-laptop")
         await here.poll()
+    await page.locator("#news").click()
     await expect(page.locator("#log li")).to_have_count(20)
     await page.locator("#older").click()
     await expect(page.locator("#page")).to_contain_text("page 2 of")
@@ -257,7 +264,7 @@ async def test_it_says_when_tsmon_does_not_answer(here: Site, context: BrowserCo
     """A page whose server went away says so instead of showing old truths."""
     page = await context.new_page()
     await page.goto(here.daemon.url + "/vpn")
-    await expect(page.locator("#live-text")).to_have_text("live")
+    await expect(page.locator("#live-text")).to_have_text("page connected")
     await here.daemon.stop()
     await expect(page.locator("#live")).to_have_attribute("data-state", "stale")
     await expect(page.locator("#headline")).to_contain_text("tsmon does not answer since", timeout=15_000)

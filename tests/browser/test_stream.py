@@ -79,12 +79,12 @@ async def test_a_proxy_that_buffers_makes_it_poll(here: Site, anew: BrowserConte
         await page.goto(url + "/vpn")
         await expect(page.locator("#headline")).to_have_text("All 3 critical nodes online")
         await later(page, lambda: hoarder.held > 0)
-        await expect(page.locator("#live-text")).not_to_have_text("live")
+        await expect(page.locator("#live-text")).not_to_have_text("page connected")
         here.tailnet.off(PROD)
         await here.poll()
         await page.clock.run_for(40_000)
         await expect(page.locator("#live")).to_have_attribute("data-state", "polling")
-        await expect(page.locator("#live-text")).to_have_text("polling")
+        await expect(page.locator("#live-text")).to_have_text("page asks every 15 s")
         await page.clock.run_for(1000)
         await expect(page.locator("#headline")).to_contain_text(f"{PROD} is down")
         await page.close()
@@ -94,7 +94,7 @@ async def test_a_hidden_tab_asks_nothing_and_catches_up(here: Site, context: Bro
     page = await context.new_page()
     await page.clock.install()
     await page.goto(here.daemon.url + "/vpn")
-    await expect(page.locator("#live-text")).to_have_text("live")
+    await expect(page.locator("#live-text")).to_have_text("page connected")
     await expect(page.locator("#rows .row .bars").first).to_be_visible()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -108,7 +108,7 @@ async def test_a_hidden_tab_asks_nothing_and_catches_up(here: Site, context: Bro
     await page.evaluate(HIDE, False)
     await page.clock.run_for(1000)
     await expect(page.locator("#headline")).to_contain_text(f"{PROD} is down")
-    await expect(page.locator("#live-text")).to_have_text("live")
+    await expect(page.locator("#live-text")).to_have_text("page connected")
     assert any(url.endswith("/stream") for url in asked)
 
 

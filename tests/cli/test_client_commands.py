@@ -288,6 +288,14 @@ def test_before_the_first_snapshot_and_in_the_demo() -> None:
     assert "No node has been seen yet." in output
 
 
+def test_the_headline_is_the_page_s_in_local_time() -> None:
+    fake = FakeApi()
+    fake.changes = {"headline": "git is down since 2026-09-21T13:55:00Z", "level": "critical"}
+    (line,) = [line for line in drawn(report(fake)).splitlines() if line.startswith("git is down since")]
+    assert line.endswith(":55:00")
+    assert "Z" not in line
+
+
 def test_alerts_are_told_with_their_length() -> None:
     fake = FakeApi()
     fake.alerts = [
@@ -297,7 +305,8 @@ def test_alerts_are_told_with_their_length() -> None:
         ),
     ]
     lines = drawn(report(fake)).splitlines()
-    assert lines[1].endswith("; 2 alerts")
+    assert lines[1] == "All 3 critical nodes online"
+    assert lines[2].endswith("; 2 alerts")
     assert lines[-2] == "critical #7 chocolate-factory is offline  14 h"
     assert lines[-1] == "warning  #7 monitor_isolated  acknowledged by bob"
 

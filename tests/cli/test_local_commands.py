@@ -22,6 +22,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from tests.support.fake_api import serving
+from tsmon import __version__
 from tsmon.base.clock import Clock
 from tsmon.cli import export, main, template
 from tsmon.cli.doctor.everything import examine_clock, examine_config
@@ -899,3 +900,7 @@ def test_run_in_a_process_answers_the_other_commands(tailnet: SimTailnet, tmp_pa
             child.send_signal(signal.SIGTERM)
             out, words = child.communicate(timeout=20)
     assert (child.returncode, out) == (0, ""), words
+
+
+def test_the_version_is_an_option_too() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output == f"tsmon {__version__}\n"

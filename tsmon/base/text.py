@@ -15,6 +15,11 @@ def clean_text(text: str, limit: int = 253) -> str:
     return "".join(kept).strip()[:limit]
 
 
+def counted(number: int, word: str) -> str:
+    """`1 node`, `3 nodes`."""
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
 def length_words(seconds: float) -> str:
     """A length of time as people say it: `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
     whole = max(0, int(seconds))

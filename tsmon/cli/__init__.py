@@ -40,6 +40,17 @@ class _Commands(click.Group):
             formatter.write_dl([(name, words) for name, (_, _, words) in COMMANDS.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        from tsmon import __version__  # noqa: PLC0415 (start-up time)
+
+        click.echo(f"tsmon {__version__}")
+        ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="The version."
+)
 def main() -> None:
     """tsmon watches a Tailscale tailnet day and night, and never calls "I cannot see" an outage."""

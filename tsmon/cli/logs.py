@@ -16,6 +16,7 @@ from tsmon.cli.terminal import (
     CliError,
     console,
     local_time,
+    local_words,
     plain,
     read_moment,
     utc_text,
@@ -139,7 +140,7 @@ def render(entry: Entry, now: float) -> "Text":
     line = Text(f"{local_time(when(entry.get('timestamp')), now)}  ", style="dim")
     line.append(f"{severity:8}  ", style=SEVERITY_STYLES.get(severity, "bold"))
     line.append(f"{plain(entry.get('event_type'), 24):16}  ", style="dim")
-    message = plain(entry["message"], 400)
+    message = local_words(entry["message"], now, 400)
     hostname = plain(entry.get("hostname") or "", 80)
     if hostname and hostname not in message:
         line.append(f"{hostname}: ", style="bold")

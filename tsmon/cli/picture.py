@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tsmon.base.text import length_words
-from tsmon.cli.terminal import SEVERITY_STYLES, local_time, plain, when
+from tsmon.base.text import counted, length_words
+from tsmon.cli.terminal import SEVERITY_STYLES, local_time, local_words, plain, when
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -63,7 +63,10 @@ def _head(summary: dict[str, Any], now: float) -> "Text":
     as_of = when(summary.get("as_of"))
     seen = f"seen {length_words(now - as_of)} ago" if as_of is not None else "never seen"
     head.append(f"  {seen} through {plain(summary.get('source'), 80)}\n", style="dim")
-    numbers = f"{_count(summary, 'total_nodes')} nodes: {_count(summary, 'online_nodes')} online"
+    if summary.get("headline") and not summary.get("blind"):  # blindness has a line of its own
+        style = _STATUS_STYLES.get(str(summary.get("level")), "bold yellow")
+        head.append(f"{local_words(summary['headline'], now)}\n", style=style)
+    numbers = f"{counted(_count(summary, 'total_nodes'), 'node')}: {_count(summary, 'online_nodes')} online"
     for key, word in (("offline_nodes", "offline"), ("unknown_nodes", "unknown")):
         numbers += f", {summary[key]} {word}" if _count(summary, key) else ""
     critical = summary.get("critical_nodes")
@@ -72,7 +75,7 @@ def _head(summary: dict[str, Any], now: float) -> "Text":
         known = f" ({share:g} %)" if isinstance(share, int | float) else ""
         numbers += f"; critical: {_count(critical, 'online')} of {_count(critical, 'total')} online{known}"
     alerts = _count(summary, "active_alerts")
-    head.append(numbers + f"; {alerts or 'no'} alert{'s' if alerts != 1 else ''}")
+    head.append(numbers + f"; {counted(alerts, 'alert') if alerts else 'no alerts'}")
     return head
 
 
@@ -181,7 +184,7 @@ def _alert(alert: dict[str, Any], now: float) -> "Text":
     since = when(alert.get("since")) or when(alert.get("fired_at"))
     line = Text(f"{severity:8} ", style=SEVERITY_STYLES.get(severity, ""))
     line.append(f"#{plain(alert.get('id'), 12)} ", style="dim")  # for tsmon ack and silence
-    line.append(plain(alert.get("message") or alert.get("kind"), 200))
+    line.append(local_words(alert.get("message") or alert.get("kind"), now, 200))
     line.append(f"  {length_words(now - since)}" if since is not None else "", style="dim")
     if alert.get("acknowledged_by"):
         line.append(f"  acknowledged by {plain(alert['acknowledged_by'], 40)}", style="dim")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SEVERITY_STYLES = {"critical": "bold red", "warning": "yellow", "ok": "green"}
 
 
+_RFC3339 = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
 class CliError(click.ClickException):
     """The command cannot go on: one line that names the thing and the remedy."""
 
@@ -53,6 +56,11 @@ def when(text: object) -> float | None:
         return parse_rfc3339(text) if isinstance(text, str) else None
     except (ValueError, OverflowError):
         return None
+
+
+def local_words(text: object, now: float, limit: int = 300) -> str:
+    """A text of tsmon's as text that is only printed, the times in it in the reader's own time zone."""
+    return _RFC3339.sub(lambda found: local_time(when(found[0]), now), plain(text, limit))
 
 
 def local_time(wall: float | None, now: float) -> str:

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from tsmon.base.clock import Clock, Moment, rfc3339
+from tsmon.base.text import counted
 from tsmon.base.threads import off_loop
 from tsmon.classify import Severity
 from tsmon.monitor.alerts import Alert
@@ -328,5 +329,6 @@ class Monitor:
 
     def _started_event(self, changes: Changes, now: Moment) -> Event:
         found = counts(changes.nodes.values())
-        words = f"tsmon started: {found['nodes']} nodes, {found['online']} online, {found['offline']} offline"
+        nodes, online, offline = counted(found["nodes"], "node"), found["online"], found["offline"]
+        words = f"tsmon started: {nodes}, {online} online, {offline} offline"
         return self.event("monitor_started", "ok", words, now.wall, **found)

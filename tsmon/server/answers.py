@@ -77,7 +77,11 @@ class IncidentAnswer(msgspec.Struct, kw_only=True):
     """A critical node is among them."""
     calm: bool
     """All of it is acknowledged or silenced."""
+    acknowledged: int
+    """How many of its alerts are acknowledged, and by whom."""
     acknowledged_by: str | None
+    silenced: int
+    """How many of its alerts are silenced, and until when the last of them is."""
     silenced_until: str | None
 
 
@@ -165,6 +169,8 @@ class CriticalEntry(msgspec.Struct):
     status: Literal["online", "offline", "degraded", "unknown", "missing"]
     online: int
     total: int
+    was_filled: bool
+    """A node fits the role, or one did: an empty role that never was filled is not set up."""
     nodes: list[NodeAnswer]
 
 
@@ -228,6 +234,8 @@ class OutageAnswer(msgspec.Struct):
     start: str | None
     end: str | None
     duration_s: int
+    reason: str | None
+    """Why the node was offline when it began; None when no event of the log says it."""
 
 
 class UptimeAnswer(msgspec.Struct, kw_only=True):
@@ -242,7 +250,7 @@ class UptimeAnswer(msgspec.Struct, kw_only=True):
     unknown_s: int
     history: str
     outage_list: list[OutageAnswer]
-    """The last 100, newest first."""
+    """The last `limit`, newest first."""
 
 
 class HistoryNode(msgspec.Struct, omit_defaults=True, gc=False):

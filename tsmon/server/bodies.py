@@ -31,7 +31,7 @@ def critical_body(view: View, keys: Mapping[str, str], alerts: Sequence[Alert], 
     answer = critical_answer(view, keys, NodeAlerts(alerts), figures)
     members = []
     for key, entry in answer.items():
-        head = encode(CriticalEntry(entry.status, entry.online, entry.total, []))
+        head = encode(CriticalEntry(entry.status, entry.online, entry.total, entry.was_filled, []))
         members.append(encode(key) + b":" + _with_list(head, encode_list(entry.nodes)))
     return Body(b"{" + b",".join(members) + b"}")
 

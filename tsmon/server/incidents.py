@@ -12,6 +12,7 @@ from tsmon.server.answers import IncidentAnswer, NotifiedAnswer
 
 MOST_NODES = 100
 _MOST_NAMES = 3
+_LONGEST_NAME = 60
 Level = Literal["healthy", "degraded", "critical", "unknown"]
 _LEVELS: tuple[Level, ...] = ("healthy", "degraded", "critical")
 NotifiedAt = Mapping[str, Mapping[int, float]]
@@ -46,8 +47,8 @@ def incident_answer(incident: Incident, notified: NotifiedAt, sight: SightReturn
     ids = {alert.id for alert in incident.alerts}
     times = {name: [at for id_, at in of.items() if id_ in ids] for name, of in notified.items()}
     first = incident.alerts[0]
-    acknowledged = {alert.acknowledged_by for alert in incident.alerts}
-    silenced = [alert.silenced_until for alert in incident.alerts]
+    authors = [alert.acknowledged_by for alert in incident.alerts if alert.acknowledged_by]
+    silenced = [alert.silenced_until for alert in incident.alerts if alert.silenced_until is not None]
     return IncidentAnswer(
         id=str(incident.id),
         severity=incident.severity,
@@ -61,8 +62,10 @@ def incident_answer(incident: Incident, notified: NotifiedAt, sight: SightReturn
         message=words(incident, sight),
         critical=incident.critical,
         calm=incident.is_calm,
-        acknowledged_by=acknowledged.pop() if len(acknowledged) == 1 else None,
-        silenced_until=None if None in silenced else rfc3339(min(filter(None, silenced))),
+        acknowledged=len(authors),
+        acknowledged_by=", ".join(sorted(set(authors))) or None,
+        silenced=len(silenced),
+        silenced_until=rfc3339(max(silenced, default=None)),
     )
 
 
@@ -121,12 +124,12 @@ def _of_critical(view: View, health: Health) -> str:
     down.sort(key=lambda node: (node.role.node_type != "production", node.hostname))
     missing = [f"no node fills the role {key}" for key in view.missing_roles]
     if len(down) == 1:
-        what = [f"{down[0].hostname} {_is_down(down[0], view)}", *missing]
+        what = [f"{_short(down[0].hostname)} {_is_down(down[0], view)}", *missing]
         return "; ".join(what)
     if down:
         begins = [since for node in down if (since := view.shown(node).since) is not None]
         begun = f" since {rfc3339(min(begins))}" if begins else ""
-        names = ", ".join(node.hostname for node in down[:_MOST_NAMES])
+        names = ", ".join(_short(node.hostname) for node in down[:_MOST_NAMES])
         more = f" and {len(down) - _MOST_NAMES} more" if len(down) > _MOST_NAMES else ""
         counted = f"{len(down)} of {health.critical_total} critical nodes are down{begun}: {names}{more}"
         return "; ".join([counted, *missing])
@@ -139,6 +142,11 @@ def _of_critical(view: View, health: Health) -> str:
     if online == total:
         return "The critical node is online" if total == 1 else f"All {total} critical nodes online"
     return f"{online} of {total} critical nodes online, {health.critical_unknown} not known"
+
+
+def _short(name: str) -> str:
+    """A long name keeps its begin and its end: they tell it from the others."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 21]}…{name[-20:]}"
 
 
 def _is_down(node: Node, view: View) -> str:

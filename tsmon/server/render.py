@@ -203,6 +203,7 @@ def critical_answer(
             status=_entry_status(states, view, detached=any(node.detached for node in nodes)),
             online=states.count("online"),
             total=len(nodes),
+            was_filled=bool(nodes) or key in view.missing_roles,
             nodes=[node_answer(node, view, alerts, figures) for node in nodes],
         )
     return entries
@@ -267,8 +268,17 @@ def severity_counts(counts: Mapping[str, int]) -> SeverityCounts:
 
 
 def uptime_answer(
-    hostname: str, hours: int, uptime: Uptime, outages: Sequence[Outage], *, now: float, kind: str
+    hostname: str,
+    hours: int,
+    uptime: Uptime,
+    outages: Sequence[Outage],
+    *,
+    now: float,
+    kind: str,
+    limit: int,
+    reasons: Mapping[int, str],
 ) -> UptimeAnswer:
+    """`reasons` are by the second in which an outage began."""
     start = now - hours * 3600
     lengths = [min(o.end if o.end is not None else now, now) - max(o.start, start) for o in outages]
     return UptimeAnswer(
@@ -284,9 +294,12 @@ def uptime_answer(
         history=kind,
         outage_list=[
             OutageAnswer(
-                rfc3339(o.start), rfc3339(o.end), round((o.end if o.end is not None else now) - o.start)
+                rfc3339(o.start),
+                rfc3339(o.end),
+                round((o.end if o.end is not None else now) - o.start),
+                reasons.get(round(o.start)),
             )
-            for o in reversed(outages[-100:])
+            for o in reversed(outages[-limit:])
         ],
     )
 

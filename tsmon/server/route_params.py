@@ -42,7 +42,10 @@ LOGS = (
     Param("before", "int", "only events with a smaller id", least=1, most=10**18 - 1),
     Param("per_page", "int", "entries a page", 20, least=1, most=200),
 )
-UPTIME = (Param("hours", "int", "the window in hours, up to the retention", 24, least=1, most=100_000),)
+UPTIME = (
+    Param("hours", "int", "the window in hours, up to the retention", 24, least=1, most=100_000),
+    Param("limit", "int", "how many outages are listed", 100, least=1, most=10_000),
+)
 LATENCY = (_WINDOW,)
 HISTORY = (
     _WINDOW,

@@ -46,18 +46,18 @@ export class Live {
     if (this.source || document.hidden) return;
     this.began = Date.now();
     this.heard = 0;
-    this.state("connecting");
+    this.state("connecting", "page connects");
     this.source = new EventSource(link("stream"));
     this.source.addEventListener("open", () => this.told("refresh"));
     for (const kind of ["snapshot", "event", "alert"]) {
       this.source.addEventListener(kind, (message) => {
         this.heard = Date.now();
-        this.state("live");
+        this.state("live", "page connected");
         this.told(kind, JSON.parse(message.data));
       });
     }
     this.source.addEventListener("error", () => {
-      this.state("stale", "reconnecting");
+      this.state("stale", "page reconnects");
       // A browser gives up after some answers (503): the watch opens it anew.
       if (this.source?.readyState === EventSource.CLOSED) this.close();
     });
@@ -81,7 +81,7 @@ export class Live {
     this.asked = Date.now();
     try {
       const { answer } = await read("summary");
-      this.state("polling");
+      this.state("polling", "page asks every 15 s");
       this.told("snapshot", { summary: answer });
     } catch (error) {
       this.state("stale", `no answer: ${error.message}`);

@@ -32,6 +32,7 @@ const MARKS = {
   warning: "▲",
   critical: "✕",
   healthy: "●",
+  asleep: "○",
 };
 export const mark = (word) => MARKS[word] ?? "·";
 
@@ -44,12 +45,59 @@ export const pill = (word, shown = word) =>
     shown,
   );
 
-// Replaces the children only when they differ: the focus and a selection survive a refresh.
+// The children as they should be, with as little change as possible: what is the same stays the same element,
+// so that focus, selection, hover and scroll outlive every refresh. Elements are matched by id or data-key, else
+// by their place. Listeners of elements that stay are not replaced: what changes is listened to from above.
 export function replace(element, ...children) {
-  const fresh = make("div", {}, ...children);
-  if (fresh.isEqualNode(element.cloneNode(false)) && !element.hasChildNodes()) return;
-  const same =
-    element.childNodes.length === fresh.childNodes.length &&
-    [...fresh.childNodes].every((node, at) => node.isEqualNode(element.childNodes[at]));
-  if (!same) element.replaceChildren(...fresh.childNodes);
+  const fresh = children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  const keyed = new Map();
+  for (const old of element.children) if (keyOf(old)) keyed.set(keyOf(old), old);
+  let at = element.firstChild;
+  for (const child of fresh) {
+    const node = typeof child === "object" ? child : document.createTextNode(child);
+    const key = keyOf(node);
+    const old = key ? keyed.get(key) : at && !keyOf(at) ? at : null;
+    if (!old || old.nodeName !== node.nodeName || old.namespaceURI !== node.namespaceURI) {
+      element.insertBefore(node, at);
+      continue;
+    }
+    if (old === at) at = at.nextSibling;
+    else element.insertBefore(old, at);
+    morph(old, node);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
 }
+
+const keyOf = (node) => node.id || node.dataset?.key || "";
+
+function morph(old, fresh) {
+  if (old === fresh || old.isEqualNode(fresh)) return;
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes)
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  replace(old, ...fresh.childNodes);
+}
+
+// A name of 200 characters keeps its begin and its end: they tell it from the others.
+export const shortName = (name, most = 60) =>
+  name.length <= most ? name : `${name.slice(0, most - 21)}…${name.slice(-20)}`;
+
+export function say(words) {
+  $("toast").textContent = words;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => {
+    $("toast").textContent = "";
+  }, 3000);
+}
+
+// A text that is copied by a click: an address, a command.
+export const copyable = (text, shown = text) =>
+  make("button", { type: "button", class: "copy", "data-copy": text, title: "Copy" }, shown);

@@ -1,50 +1,37 @@
-// The first glance: one sentence with the truth, the numbers, the critical nodes, the alerts.
+// The first glance: one sentence with the truth, the figures, the incidents, the critical nodes.
 
-import { read } from "./api.js";
+import { isWall, incident as named } from "./address.js";
 import { sparkline } from "./charts.js";
-import { $, make, pill, replace } from "./dom.js";
-import { age, at, clock, local, milliseconds, percent, prose } from "./words.js";
+import { $, copyable, make, mark, pill, replace, shortName } from "./dom.js";
+import { age, at, clock, counted, local, milliseconds, percent, plain, prose } from "./words.js";
 
-const MOST_SPARKS = 12;
-const SPARK_AGE = 300_000;
-const sparks = new Map(); // hostname -> { at, points }
+const MOST_ROWS = 5;
+const MOST_CARDS = 8; // healthy nodes beyond so many are one line each
+const MOST_DOWN = 24;
+const ICONS = { healthy: "ok", degraded: "warn", critical: "bad", unknown: "unknown" };
+const glance = { sparks: {}, all: false };
 
-export function sentence(summary, critical, alerts) {
-  if (summary.blind) return `tsmon cannot see the tailnet since ${clock(summary.blind.since)}`;
-  if (!summary.as_of) return "Waiting for the first look at the tailnet";
-  const nodes = Object.values(critical).flatMap((entry) => entry.nodes);
-  const missing = Object.entries(critical)
-    .filter(([, entry]) => entry.status === "missing" && entry.total > 0)
-    .map(([key]) => key);
-  const down = nodes.filter((node) => node.state === "offline");
-  if (down.length === 1 && !missing.length) {
-    const [node] = down;
-    const detached = alerts.some((alert) => alert.kind === "node_detached" && alert.node_id === node.id);
-    const words = detached ? "is off the control plane, but answers pings" : "is down";
-    return `${node.hostname} ${words}${node.since ? ` since ${clock(node.since)}` : ""}`;
-  }
-  if (down.length > 1)
-    return `${down.length} critical nodes are down: ${names(down.map((node) => node.hostname))}`;
-  const { total, online } = summary.critical_nodes;
-  if (total === 0) return `${summary.online_nodes} of ${summary.total_nodes} nodes online`;
-  if (online === total)
-    return total === 1 ? "The critical node is online" : `All ${total} critical nodes online`;
-  return `${online} of ${total} critical nodes online`;
+export function keepSparks(sparks) {
+  glance.sparks = sparks;
 }
 
-const names = (all) =>
-  all.length > 4 ? `${all.slice(0, 4).join(", ")} and ${all.length - 4} more` : all.join(", ");
+export function showAllIncidents(all) {
+  glance.all = all;
+}
 
-export function showSummary(summary, critical, alerts, warnings) {
-  const words = sentence(summary, critical, alerts);
-  const title = $("headline");
-  if (title.textContent !== words) title.textContent = words;
-  title.dataset.status = summary.as_of ? summary.status : "unknown";
+export function showSummary(answer) {
+  const { summary, warnings } = answer;
+  replace($("headline"), ...prose(summary.headline));
+  const level = summary.as_of ? summary.level : "unknown";
+  $("headline").dataset.status = level;
+  document.body.dataset.level = level;
+  document.body.dataset.blind = summary.blind ? "yes" : "no";
   $("blind").hidden = !summary.blind;
   $("blind").textContent = summary.blind
     ? `${capital(summary.blind.message)}. ${summary.total_nodes ? "Last known state below." : "It has seen no node yet."}`
     : "";
-  document.body.dataset.blind = summary.blind ? "yes" : "no";
+  // Heard by who cannot see the page: only when something changed.
+  if ($("spoken").textContent !== plain(summary.headline)) $("spoken").textContent = plain(summary.headline);
   $("demo").hidden = !summary.demo;
   $("tailnet").textContent = summary.tailnet ?? "";
   replace(
@@ -52,100 +39,210 @@ export function showSummary(summary, critical, alerts, warnings) {
     `tsmon ${summary.version} · source ${summary.source} · `,
     summary.as_of ? age(summary.as_of, "last look ", " ago") : "not seen yet",
     make("span", { class: "paper" }, ` (${local(summary.as_of)})`),
+    ` · times are ${Intl.DateTimeFormat().resolvedOptions().timeZone || "this machine's"}`,
   );
+  showNumbers(summary, answer.incidents.incidents);
+  replace($("warnings"), ...warnings.map((text) => make("li", {}, `▲ ${text}`)));
+  const icon = `web/${ICONS[level]}.svg`;
+  if ($("favicon").getAttribute("href") !== icon) $("favicon").setAttribute("href", icon);
+  $("wall-seen").replaceChildren(summary.as_of ? age(summary.as_of, "seen ", " ago") : "not seen yet");
+  return `${{ healthy: "●", degraded: "▲", critical: "✕", unknown: "?" }[level]} ${plain(summary.headline)}`;
+}
+
+function showNumbers(summary, incidents) {
+  const critical = incidents.some((one) => one.severity === "critical" && !one.calm);
+  const figures = [
+    ["nodes", summary.total_nodes, "", "?#nodes-title", ""],
+    ["online", summary.online_nodes, "", "?state=online", "state=online"],
+    ["offline", summary.offline_nodes, "offline", "?state=offline", "state=offline"],
+    ["unknown", summary.unknown_nodes, "unknown", "?state=unknown", "state=unknown"],
+    [
+      "critical health",
+      percent(summary.critical_nodes.health_percentage),
+      "",
+      "?project_only=1",
+      "project_only",
+    ],
+    ["alerts", summary.active_alerts, critical ? "alerts" : "warnings", "?alerting=1", "alerting"],
+  ];
   replace(
     $("numbers"),
-    ...[
-      ["nodes", summary.total_nodes, ""],
-      ["online", summary.online_nodes, ""],
-      ["offline", summary.offline_nodes, summary.critical_nodes.offline ? "offline" : ""],
-      ["unknown", summary.unknown_nodes, "unknown"],
-      ["critical health", percent(summary.critical_nodes.health_percentage), ""],
-      [
-        "alerts",
-        summary.active_alerts,
-        alerts.some((alert) => alert.severity === "critical") ? "alerts" : "",
-      ],
-    ].map(([name, value, kind]) =>
-      make("div", { "data-kind": value ? kind : null }, make("dt", {}, name), make("dd", {}, String(value))),
-    ),
-  );
-  replace($("alerts"), ...alerts.map(alertRow));
-  replace($("warnings"), ...warnings.map((text) => make("li", {}, `▲ ${text}`)));
-  const worst =
-    summary.status === "critical"
-      ? "bad"
-      : { healthy: "ok", degraded: "warn", unknown: "unknown" }[summary.status];
-  const icon = `web/${worst}.svg`;
-  if ($("favicon").getAttribute("href") !== icon) $("favicon").setAttribute("href", icon);
-  document.title = `${{ ok: "●", warn: "▲", bad: "✕", unknown: "?" }[worst]} ${words} · tsmon`;
-}
-
-const capital = (text) => (/^\w+:\/\//.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
-
-function alertRow(alert) {
-  const notes = [];
-  if (alert.acknowledged_by) notes.push(`acknowledged by ${alert.acknowledged_by}`);
-  if (alert.silenced_until)
-    notes.push(make("span", {}, "silenced until ", at(alert.silenced_until, clock(alert.silenced_until))));
-  if (alert.notified) notes.push("notified");
-  return make(
-    "li",
-    {
-      "data-severity": alert.severity,
-      "data-calm": alert.acknowledged_by || alert.silenced_until ? "yes" : null,
-    },
-    pill(alert.severity),
-    make("span", { class: "text" }, ...about(alert, alert.message || alert.kind)),
-    make(
-      "span",
-      { class: "quiet" },
-      `alert ${alert.id} · `,
-      age(alert.since ?? alert.fired_at, "for "),
-      ...notes.flatMap((note) => [" · ", note]),
-    ),
-  );
-}
-
-// What is said of a node, with its name as a link.
-export function about(what, message) {
-  if (!what.hostname || !what.node_id) return prose(message);
-  const name = nodeLink(what.hostname);
-  const found = ` ${message} `.indexOf(` ${what.hostname} `);
-  if (found < 0) return [name, " · ", ...prose(message)];
-  return [...prose(message.slice(0, found)), name, ...prose(message.slice(found + what.hostname.length))];
-}
-
-export const nodeLink = (hostname) =>
-  make("a", { href: `?node=${encodeURIComponent(hostname)}`, "data-node": hostname }, hostname);
-
-export function showCritical(critical) {
-  replace(
-    $("critical"),
-    ...Object.entries(critical).map(([key, entry]) =>
+    ...figures.map(([name, value, kind, href, filter]) =>
       make(
-        "article",
-        { class: "card", "data-state": entry.status },
-        make("h3", {}, key, pill(entry.status)),
-        ...(entry.nodes.length
-          ? entry.nodes.map((node) => body(node, entry.nodes.length > 1))
-          : [
-              make(
-                "p",
-                { class: "quiet" },
-                entry.status === "missing" ? "No node of the tailnet fits this role." : "Not seen yet.",
-              ),
-            ]),
+        "div",
+        { "data-key": name, "data-kind": value ? kind : null },
+        make("dt", {}, name),
+        make("dd", {}, make("a", { href, "data-filter": filter }, value.toLocaleString())),
       ),
     ),
   );
 }
 
-function body(node, several) {
+const capital = (text) => (/^\w+:\/\//.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
+
+// -- incidents ---------------------------------------------------------------------------------------------
+
+export function showIncidents({ incidents, total }, blind) {
+  // The band says that tsmon is blind; once is enough.
+  const rows = blind ? incidents.filter((one) => one.kind !== "monitor_blind") : incidents;
+  const shown = glance.all ? rows : rows.slice(0, MOST_ROWS);
+  replace(
+    $("alerts"),
+    ...(rows.length
+      ? shown.map(incidentRow)
+      : [
+          make("li", { class: "calm", "data-key": "calm" }, blind ? "Nothing else fires." : "Nothing fires."),
+        ]),
+  );
+  const rest = rows.length - shown.length;
+  $("more-alerts").hidden = rows.length <= MOST_ROWS;
+  $("more-alerts").textContent = glance.all ? "Fewer" : `${rest} more`;
+  $("alerts-count").textContent = total ? counted(total, "incident") : "";
+}
+
+function incidentRow(one) {
+  const notes = [];
+  if (one.cause) notes.push(one.cause);
+  for (const told of one.notified.slice(0, 3))
+    notes.push(make("span", {}, `notified: ${told.channel} `, at(told.at, clock(told.at))));
+  const part = (number) => (number < one.count ? `${number} of them ` : "");
+  if (one.acknowledged) notes.push(`${part(one.acknowledged)}acknowledged by ${one.acknowledged_by}`);
+  if (one.silenced_until)
+    notes.push(
+      make(
+        "span",
+        {},
+        `${part(one.silenced)}silenced until `,
+        at(one.silenced_until, clock(one.silenced_until)),
+      ),
+    );
+  if (one.count === 1 && !one.acknowledged_by) notes.push(copyable(`tsmon ack ${one.id}`));
+  const href =
+    one.count === 1 && one.nodes.length
+      ? { href: `?node=${encodeURIComponent(one.nodes[0])}`, "data-node": one.nodes[0] }
+      : {
+          href: "?alerting=1",
+          "data-filter": one.cause.startsWith("tag:") ? `alerting&tag=${one.cause}` : "alerting",
+        };
   return make(
+    "li",
+    {
+      id: `incident-${one.id}`,
+      "data-severity": one.severity,
+      "data-calm": one.calm ? "yes" : null,
+      "aria-current": named() === one.id ? "true" : null,
+    },
+    make("span", { class: "sign", role: "img", "aria-label": one.severity }, mark(one.severity)),
+    make("span", { class: "text", title: one.nodes.join(", ") }, ...prose(one.message)),
+    make("span", { class: "notes" }, ...notes.flatMap((note, index) => (index ? [" · ", note] : [note]))),
+    one.nodes.length ? make("a", { class: "show", ...href }, "show") : null,
+  );
+}
+
+// What is said of a node, with its name as a link: where it stands at the begin, or before the sentence. A node
+// may be called like any word.
+export function about(what, message) {
+  if (!what.hostname || !what.node_id) return prose(message);
+  const name = nodeLink(what.hostname);
+  const rest = message.slice(what.hostname.length);
+  if (message.startsWith(what.hostname) && /^[\s:,']/.test(rest)) return [name, ...prose(rest)];
+  return [name, " · ", ...prose(message)];
+}
+
+export const nodeLink = (hostname) =>
+  make(
+    "a",
+    {
+      href: `?node=${encodeURIComponent(hostname)}`,
+      "data-node": hostname,
+      title: hostname.length > 40 ? hostname : null,
+    },
+    shortName(hostname),
+  );
+
+// -- the critical nodes ------------------------------------------------------------------------------------
+
+export function showCritical(critical) {
+  const roles = Object.entries(critical);
+  const all = roles.flatMap(([, entry]) => entry.nodes);
+  if (
+    !all.length &&
+    roles.every(([, entry]) => !entry.was_filled) &&
+    roles.some(([, e]) => e.status === "missing")
+  ) {
+    replace($("critical"), welcome());
+    return;
+  }
+  const crowded = all.length > MOST_CARDS;
+  if (isWall()) {
+    replace($("critical"), ...wallTiles(all));
+    return;
+  }
+  replace($("critical"), ...roles.map(([key, entry]) => role(key, entry, crowded)));
+}
+
+const welcome = () =>
+  make(
     "div",
-    { class: "body" },
-    make("div", { class: "name" }, nodeLink(node.hostname), several ? pill(node.state) : null, silent(node)),
+    { class: "welcome", "data-key": "welcome" },
+    make("p", {}, make("strong", {}, "Which nodes matter most?")),
+    make(
+      "p",
+      {},
+      "tsmon watches all of them. Name the critical ones, and they stand here, are pinged every minute, and alert first:",
+    ),
+    copyable("tsmon config init"),
+  );
+
+function role(key, entry, crowded) {
+  const well = entry.nodes.filter((node) => node.state === "online");
+  const rest = entry.nodes.filter((node) => node.state !== "online");
+  rest.sort((a, b) => (a.state === "offline" ? 0 : 1) - (b.state === "offline" ? 0 : 1));
+  const empty = !entry.nodes.length;
+  const status = entry.status === "missing" && !entry.was_filled ? "none" : entry.status;
+  return make(
+    "section",
+    {
+      class: entry.nodes.length > 2 ? "role wide" : "role",
+      "data-key": key,
+      "data-state": status,
+    },
+    make(
+      "h3",
+      {},
+      key,
+      make("span", { class: "tally" }, empty ? "" : `${entry.online} of ${entry.total}`),
+      status === "none" ? make("span", { class: "pill" }, "not set up") : pill(entry.status),
+    ),
+    empty
+      ? make(
+          "p",
+          { class: "quiet" },
+          ...(status === "missing"
+            ? ["No node of the tailnet fits this role any more."]
+            : status === "none"
+              ? ["Say which nodes matter with ", copyable("tsmon config init"), "."]
+              : ["Not seen yet."]),
+        )
+      : null,
+    make(
+      "div",
+      { class: "tiles" },
+      ...rest.slice(0, MOST_DOWN).map(card),
+      ...(crowded ? [] : well.map(card)),
+    ),
+    rest.length > MOST_DOWN
+      ? make("p", { class: "quiet" }, `and ${rest.length - MOST_DOWN} more of them`)
+      : null,
+    crowded && well.length ? make("ul", { class: "chips" }, ...well.map(chip)) : null,
+  );
+}
+
+function card(node) {
+  return make(
+    "article",
+    { class: "card", "data-key": node.id, "data-state": node.state },
+    make("div", { class: "name" }, nodeLink(node.hostname), " ", pill(node.state), silent(node)),
     make(
       "p",
       {},
@@ -161,46 +258,71 @@ function body(node, several) {
         ["30 d", node.uptime_30d],
       ].map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, percent(value)))),
     ),
-    make(
-      "p",
-      { class: "quiet" },
-      node.coverage_24h === null || node.coverage_24h >= 99.5
-        ? null
-        : `seen for ${percent(node.coverage_24h)} of the last day`,
-    ),
-    node.reachable === null && !sparks.has(node.hostname)
-      ? null
-      : make(
-          "div",
-          { class: "pulse" },
-          sparkline(sparks.get(node.hostname)?.points ?? []),
-          make(
-            "span",
-            { class: "quiet" },
-            node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path ?? ""}`,
-          ),
-        ),
+    coverage(node),
+    pulse(node),
   );
+}
+
+function coverage(node) {
+  const watched = (Date.now() - Date.parse(node.watched_since)) / 1000;
+  if (watched < 86_400) return make("p", { class: "quiet" }, age(node.watched_since, "watched for "));
+  if (node.coverage_24h === null || node.coverage_24h >= 99.5) return null;
+  return make("p", { class: "quiet" }, `seen for ${percent(node.coverage_24h)} of the last day`);
+}
+
+function pulse(node) {
+  const line = sparkline(glance.sparks[node.id] ?? []);
+  if (!line && node.latency_ms === null) return null;
+  const told =
+    node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path?.replace("_", " ") ?? ""}`;
+  return make("div", { class: "pulse" }, line, make("span", { class: "quiet" }, told));
+}
+
+const chip = (node) =>
+  make(
+    "li",
+    { "data-key": node.id, "data-state": node.state },
+    make("span", { "aria-hidden": "true" }, mark(node.state)),
+    nodeLink(node.hostname),
+    silent(node),
+    sparkline(glance.sparks[node.id] ?? [], { width: 80, height: 16 }),
+  );
+
+// As many as fit a screen that nobody scrolls: those in trouble first, the rest is a number.
+function wallTiles(all) {
+  const order = { offline: 0, unknown: 1, online: 2 };
+  const nodes = [...all].sort((a, b) => order[a.state] - order[b.state]);
+  const [columns, rows] = innerWidth < innerHeight ? [2, 5] : [4, 3];
+  const most = columns * rows;
+  const shown = nodes.length > most ? nodes.slice(0, most - 1) : nodes;
+  const rest = nodes.slice(shown.length);
+  const online = rest.filter((node) => node.state === "online").length;
+  return [
+    ...shown.map((node) =>
+      make(
+        "article",
+        { class: "card", "data-key": node.id, "data-state": node.state },
+        make("div", { class: "name" }, nodeLink(node.hostname)),
+        make("p", {}, pill(node.state), " ", node.since ? age(node.since, "for ", "", true) : ""),
+      ),
+    ),
+    rest.length
+      ? make(
+          "article",
+          {
+            class: "card fold",
+            "data-key": "rest",
+            "data-state": online === rest.length ? "online" : "degraded",
+          },
+          make("div", { class: "name" }, `${online} online`),
+          make("p", {}, online === rest.length ? "" : `${rest.length - online} more are not`),
+        )
+      : null,
+  ];
 }
 
 // What is unknown now was known once.
 export const was = (node) =>
   node.state === "unknown" && node.last_state ? `, was ${node.last_state}` : null;
 
-const silent = (node) => (node.silenced_until ? make("span", { class: "note" }, " silenced") : null);
-
-// The latency of the critical nodes, a few at a time and not more often than it changes.
-export async function loadSparks(critical) {
-  const nodes = Object.values(critical)
-    .flatMap((entry) => entry.nodes)
-    .filter((node) => node.reachable !== null)
-    .slice(0, MOST_SPARKS);
-  const old = nodes.filter((node) => Date.now() - (sparks.get(node.hostname)?.at ?? 0) > SPARK_AGE);
-  for (const node of old) {
-    const found = await read(`latency/${encodeURIComponent(node.hostname)}`, { window: "24h" }).catch(
-      () => null,
-    );
-    sparks.set(node.hostname, { at: Date.now(), points: found?.answer.points ?? [] });
-  }
-  return old.length > 0;
-}
+const silent = (node) => (node.silenced_until ? make("span", { class: "note" }, "silenced") : null);

@@ -1,5 +1,6 @@
-// The event log: newest first, 20 a page, live on the first one.
+// The event log: newest first, 20 a page; what is new waits until it is asked for.
 
+import { fitsLog, logQuery } from "./address.js";
 import { link, read } from "./api.js";
 import { $, make, pill, replace } from "./dom.js";
 import { about } from "./first.js";
@@ -23,22 +24,37 @@ export const TYPES = [
 ];
 
 export class Log {
-  constructor(filters) {
-    this.filters = filters; // () => the query
+  constructor() {
     this.page = 1;
     this.from = 0; // the event that the address names: the log begins with it
     this.newest = 0;
-    this.arrived = new Map(); // id of an event that came while the page was open -> when
+    this.waiting = new Set(); // ids of events that came since
+    this.missed = false; // there are some, and nobody said how many
     this.turn = 0;
-    $("older").addEventListener("click", () => this.go(1));
-    $("newer").addEventListener("click", () => this.go(-1));
+    this.loaded = false;
     $("csv").addEventListener("click", () => this.save());
   }
 
-  go(step) {
-    this.page += step;
-    this.refresh();
-    $("log-title").scrollIntoView({ block: "start" });
+  // An event of the stream.
+  hear(event) {
+    const id = Number(event.id);
+    if (this.loaded && id > this.newest && fitsLog(event)) this.waiting.add(id);
+    this.showWaiting();
+  }
+
+  // What a page hears that has no stream: the id of the newest event.
+  look(newest) {
+    this.missed = this.loaded && newest > this.heard && !this.waiting.size;
+    this.heard = Math.max(this.heard, newest);
+    this.showWaiting();
+  }
+
+  heard = 0;
+
+  showWaiting() {
+    const some = this.waiting.size > 0;
+    $("news").hidden = !some || this.page > 1 || this.from > 0;
+    if (some) $("news").textContent = `${this.waiting.size} new ↑`;
   }
 
   async refresh() {
@@ -46,33 +62,30 @@ export class Log {
     // Later pages stand still while new events arrive.
     const first = this.from || (this.page > 1 ? this.newest : 0);
     const before = first ? { before: first + 1 } : {};
-    const { answer } = await read("logs", { ...this.filters(), ...before, page: this.page });
+    const { answer } = await read("logs", { ...logQuery(), ...before, page: this.page });
     if (turn !== this.turn) return;
-    const fresh = Number(answer.logs[0]?.id ?? 0);
     const known = this.newest;
-    if (this.page === 1 && !this.from) this.newest = fresh;
-    if (known && !this.from)
-      for (const { id } of answer.logs) if (Number(id) > known) this.arrived.set(id, Date.now());
+    if (!first) this.newest = Math.max(Number(answer.logs[0]?.id ?? 0), ...this.waiting);
+    if (this.page === 1 && !this.from) this.waiting.clear();
+    this.loaded = true;
     replace(
       $("log"),
-      ...answer.logs.map((event) => entry(event, Date.now() - (this.arrived.get(event.id) ?? 0) < 3000)),
+      ...answer.logs.map((event) => entry(event, known > 0 && Number(event.id) > known && !first)),
     );
-    const {
-      page,
-      total_pages: pages,
-      total_entries: total,
-      has_next: next,
-      has_prev: previous,
-    } = answer.pagination;
+    this.showWaiting();
+    this.showPages(answer.pagination);
     if (this.from) $(`event-${this.from}`)?.setAttribute("aria-current", "true");
     $("newest").hidden = !this.from;
     $("no-log").hidden = answer.logs.length > 0;
-    const { checks, ...filters } = this.filters();
+    const { checks, ...filters } = logQuery();
     $("no-log").textContent = Object.values(filters).some(Boolean)
       ? "Nothing has been recorded that fits these filters."
       : "Nothing has been recorded yet.";
+  }
+
+  showPages({ page, total_pages: pages, total_entries: total, has_next: next, has_prev: previous }) {
     $("page").textContent = total
-      ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} entries`
+      ? `page ${page} of ${Math.max(pages, 1)} · ${total.toLocaleString()} ${total === 1 ? "entry" : "entries"}`
       : "";
     $("older").disabled = !next;
     $("newer").disabled = !previous;
@@ -80,7 +93,7 @@ export class Log {
 
   // The whole filtered log; the API makes CSV for who asks with this header.
   async save() {
-    const response = await fetch(link("logs", this.filters()), { headers: { Accept: "text/csv" } });
+    const response = await fetch(link("logs", logQuery()), { headers: { Accept: "text/csv" } });
     if (!response.ok) return;
     const url = URL.createObjectURL(await response.blob());
     make("a", { href: url, download: "tsmon-log.csv" }).click();
@@ -88,12 +101,27 @@ export class Log {
   }
 }
 
+// A laptop that goes to sleep is no "ok" in green: what happened is the word, how bad it is the colour.
+const WORDS = { node_offline: ["asleep", "offline"], node_removed: ["asleep", "removed"] };
+
+function severity(event) {
+  const [state, word] = (event.severity === "ok" && WORDS[event.event_type]) || [
+    event.severity,
+    event.severity,
+  ];
+  return pill(state, word);
+}
+
 export const entry = (event, isNew = false) =>
   make(
     "li",
     { class: isNew ? "new" : null, id: `event-${event.id}` },
-    make("a", { href: `?event=${event.id}`, title: "A link to this event" }, at(event.timestamp)),
-    pill(event.severity),
+    make(
+      "a",
+      { href: `?event=${event.id}`, "data-event": event.id, title: "A link to this event" },
+      at(event.timestamp),
+    ),
+    severity(event),
     make("span", { class: "type" }, event.event_type),
     make("span", { class: "text" }, ...about(event, event.message)),
   );

@@ -1,12 +1,20 @@
 // One node: a drawer with an address of its own (?node=…).
 
 import { read } from "./api.js";
-import { bars, latencyChart, legend } from "./charts.js";
-import { $, make, pill, replace } from "./dom.js";
+import { bars, calendar, latencyChart, legend } from "./charts.js";
+import { $, copyable, make, pill, replace } from "./dom.js";
 import { entry } from "./log.js";
-import { age, at, bytes, clock, length, percent, prose } from "./words.js";
+import { age, at, bytes, clock, counted, length, local, percent, prose } from "./words.js";
 
-const WINDOWS = { "24h": [48, 24], "7d": [84, 168], "30d": [90, 720], "90d": [90, 2160] };
+const WINDOWS = {
+  "24h": [48, 24],
+  "7d": [84, 168],
+  "30d": [90, 720],
+  "90d": [90, 2160],
+  "365d": [365, 8760],
+};
+const MOST_OUTAGES = 10;
+const LONG_AGE = 60_000; // so old may be what is long in the making
 const REASONS = {
   stopped: "Tailscale is stopped there",
   key_expired: "its node key expired",
@@ -20,6 +28,8 @@ export class Drawer {
     this.name = null;
     this.window = "24h";
     this.zoom = [null, null];
+    this.every = false; // all outages are shown
+    this.parts = null; // what the window shows, as it was asked last
     this.box = $("drawer");
     this.box.addEventListener("close", () => {
       if (this.name !== null) {
@@ -35,15 +45,35 @@ export class Drawer {
       button.addEventListener("click", () => {
         this.window = button.value;
         this.zoom = [null, null];
+        this.parts = null;
+        this.changed(this.name);
         this.refresh();
       });
     }
+    $("node-bars").addEventListener("click", (event) => {
+      const bar = event.target.closest("[data-from]");
+      if (bar) this.look(Date.parse(bar.dataset.from), Date.parse(bar.dataset.to));
+    });
+    $("outages-more").addEventListener("click", () => {
+      this.every = true;
+      this.parts = null;
+      this.refresh();
+    });
+    $("whole").addEventListener("click", () => this.look(null, null));
   }
 
-  open(name) {
+  // At a stretch of the window, or all of it again.
+  look(from, to) {
+    this.zoom = [from, to];
+    this.showTime();
+  }
+
+  open(name, zoom = [null, null]) {
     if (this.name === name) return;
     this.name = name;
-    this.zoom = [null, null];
+    this.zoom = zoom;
+    this.every = false;
+    this.parts = null;
     this.changed(name);
     $("drawer-title").textContent = name;
     replace($("drawer-state"));
@@ -67,24 +97,28 @@ export class Drawer {
       const { answer: node } = await read(`nodes/${path}`);
       if (this.name !== name) return;
       this.show(node);
+      if (this.fresh(node)) return;
       const [buckets, hours] = WINDOWS[this.window];
       const [uptime, history, latency, events] = await Promise.all([
-        read(`uptime/${path}`, { hours }).catch(() => null),
+        read(`uptime/${path}`, { hours, limit: this.every ? 10_000 : MOST_OUTAGES }).catch((error) => ({
+          error,
+        })),
         read("history", { window: this.window, buckets, q: node.hostname, limit: 200 }).catch(() => null),
-        read(`latency/${path}`, { window: this.window }).catch(() => null),
+        read(`latency/${path}`, { window: this.window === "365d" ? "90d" : this.window }).catch(() => null),
         read("logs", { node_id: node.id, checks: false }).catch(() => null),
       ]);
       if (this.name !== name) return;
-      this.showTime(node, uptime?.answer, history?.answer);
-      this.latency = latency?.answer;
-      if (!$("node-latency").querySelector("[data-drag]")) this.showLatency(); // never under the reader's hand
-      replace(
-        $("node-events"),
-        ...(events?.answer.logs.length
-          ? events.answer.logs.map((event) => entry(event))
-          : [make("li", { class: "empty" }, "Nothing has happened to it yet.")]),
-      );
-      for (const link of $("node-events").querySelectorAll("a")) link.replaceWith(...link.childNodes);
+      this.parts = {
+        at: Date.now(),
+        of: `${node.since} ${node.alert} ${this.window} ${this.every}`,
+        node,
+        uptime: uptime?.answer,
+        why: uptime?.error?.message,
+        history: history?.answer,
+        latency: latency?.answer,
+        events: events?.answer.logs ?? [],
+      };
+      this.showTime();
     } catch (error) {
       replace(
         $("drawer-state"),
@@ -95,6 +129,15 @@ export class Drawer {
         ),
       );
     }
+  }
+
+  fresh(node) {
+    const { parts } = this;
+    return (
+      parts !== null &&
+      parts.of === `${node.since} ${node.alert} ${this.window} ${this.every}` &&
+      Date.now() - parts.at < LONG_AGE
+    );
   }
 
   show(node) {
@@ -117,6 +160,13 @@ export class Drawer {
             ...prose(node.current_alert.message),
           )
         : null,
+    );
+    replace(
+      $("commands"),
+      node.current_alert && !node.current_alert.acknowledged_by
+        ? copyable(`tsmon ack ${node.current_alert.id}`)
+        : null,
+      copyable(`tsmon silence --host ${node.hostname} --for 2h`),
     );
     const row = (name, ...value) =>
       value.every((part) => part === null || part === "" || part === undefined)
@@ -147,17 +197,24 @@ export class Drawer {
       ...row("last handshake", node.last_handshake ? age(node.last_handshake, "", " ago") : ""),
       ...row("key expires", node.key_expiry ? at(node.key_expiry) : "never"),
       ...row("known since", node.first_seen ? at(node.first_seen) : ""),
+      ...row("was before", (node.predecessors ?? []).map((one) => one.hostname ?? one).join(", ")),
+      ...row("follows", node.successor_of?.hostname ?? node.successor_of ?? ""),
+      ...row("pinged every", node.pinged_every ? length(node.pinged_every) : ""),
       ...row("silenced until", node.silenced_until ? at(node.silenced_until) : ""),
     );
   }
 
-  showTime(node, uptime, history) {
+  showTime() {
+    if (!this.parts || $("node-latency").querySelector("[data-drag]")) return; // never under the reader's hand
+    const { node, uptime, history, latency, events, why } = this.parts;
     const row = history?.nodes.find((found) => found.id === node.id);
+    const name = `${node.hostname}, ${this.window}:`;
+    const picture = this.window === "365d" ? calendar : (...of) => bars(of[0], of[1], { height: 44, name });
     replace(
       $("node-bars"),
       row
-        ? bars(row.states, history.bounds, { height: 44, name: `${node.hostname}, ${this.window}:` })
-        : make("p", { class: "empty" }, "No history in this window."),
+        ? picture(row, history.bounds, name)
+        : make("p", { class: "empty" }, why ?? "No history in this window."),
       row
         ? make(
             "div",
@@ -174,60 +231,96 @@ export class Drawer {
             make("strong", {}, percent(uptime.uptime_percentage)),
             ` up, seen for ${percent(uptime.coverage)} of the time`,
             uptime.history === "influxdb" ? " (from InfluxDB)" : "",
+            Date.now() - Date.parse(node.watched_since) < 86_400_000
+              ? age(node.watched_since, " · watched for ")
+              : null,
           )
         : null,
     );
-    const outages = uptime?.outage_list ?? [];
-    replace(
-      $("outages"),
-      ...(outages.length
-        ? outages.map((outage) =>
-            make(
-              "li",
-              {},
-              at(outage.start),
-              make(
-                "span",
-                {},
-                outage.end ? `${length(outage.duration_s)}` : `${length(outage.duration_s)} so far`,
-              ),
-            ),
-          )
-        : [make("li", { class: "empty" }, "No outage in this window.")]),
-    );
-  }
-
-  showLatency() {
-    if (!this.latency) {
-      replace($("node-latency"), make("p", { class: "empty" }, "No latency."));
-      return;
-    }
     const [from, to] = this.zoom;
-    const points =
-      from === null
-        ? this.latency.points
-        : this.latency.points.filter((point) => Date.parse(point[0]) >= from && Date.parse(point[0]) <= to);
-    const chart = latencyChart({ ...this.latency, points, part: from !== null }, (begin, end) => {
-      this.zoom = [begin, end];
-      this.showLatency();
-    });
-    $("node-latency").replaceChildren(
-      chart,
-      ...(from === null
-        ? []
+    const whole = from === null;
+    const bounds = whole
+      ? [
+          Date.parse(history?.bounds[0] ?? node.watched_since),
+          Date.parse(history?.bounds.at(-1) ?? node.last_seen),
+        ]
+      : this.zoom;
+    const inside = (begin, end) =>
+      whole || (Date.parse(end ?? new Date().toISOString()) >= from && Date.parse(begin) <= to);
+    $("whole").hidden = whole;
+    replace(
+      $("stretch"),
+      whole ? "" : `${local(new Date(from).toISOString())} – ${local(new Date(to).toISOString())}`,
+    );
+    this.showOutages(uptime, inside, whole);
+    this.showLatency(latency, uptime?.outage_list ?? [], bounds, whole);
+    const found = events.filter((event) => inside(event.timestamp, event.timestamp));
+    replace(
+      $("node-events"),
+      ...(found.length
+        ? found.map((event) => unlinked(entry(event)))
         : [
             make(
-              "button",
-              {
-                type: "button",
-                click: () => {
-                  this.zoom = [null, null];
-                  this.showLatency();
-                },
-              },
-              "Show all of it",
+              "li",
+              { class: "empty" },
+              whole ? "Nothing has happened to it yet." : "Nothing of its last 20 events.",
             ),
           ]),
     );
   }
+
+  showOutages(uptime, inside, whole) {
+    const list = (uptime?.outage_list ?? []).filter((outage) => inside(outage.start, outage.end));
+    $("outages-told").textContent = uptime?.outages
+      ? `${counted(uptime.outages, "outage")}, the longest ${length(uptime.longest_outage_s)}`
+      : "";
+    replace(
+      $("outages"),
+      ...(list.length
+        ? list.map((outage) =>
+            make(
+              "li",
+              { "data-key": outage.start },
+              make(
+                "span",
+                {},
+                at(outage.start),
+                " to ",
+                outage.end ? at(outage.end, clock(outage.end)) : "now",
+              ),
+              make("span", {}, `${length(outage.duration_s)}${outage.end ? "" : " so far"}`),
+              make("span", { class: "quiet" }, REASONS[outage.reason] ?? ""),
+            ),
+          )
+        : [
+            make(
+              "li",
+              { class: "empty" },
+              whole ? "No outage in this window." : "No outage in this stretch.",
+            ),
+          ]),
+    );
+    $("outages-more").hidden = this.every || (uptime?.outages ?? 0) <= MOST_OUTAGES;
+    $("outages-more").textContent = `All ${uptime?.outages}`;
+  }
+
+  showLatency(latency, outages, [from, to], whole) {
+    if (!latency) {
+      replace($("node-latency"), make("p", { class: "empty" }, "No latency."));
+      return;
+    }
+    const points = latency.points.filter(
+      (point) => Date.parse(point[0]) >= from && Date.parse(point[0]) <= to,
+    );
+    $("node-latency").replaceChildren(
+      latencyChart({ ...latency, points, part: !whole }, { from, to, outages }, (begin, end) =>
+        this.look(begin, end),
+      ),
+    );
+  }
+}
+
+function unlinked(item) {
+  for (const link of item.querySelectorAll("a")) link.replaceWith(...link.childNodes);
+  return item;
 }

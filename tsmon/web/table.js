@@ -1,24 +1,30 @@
-// All nodes: only the rows in view are asked for and made, whatever their number.
+// All nodes: only the rows in view are asked for and made, whatever their number; in sections that fold.
 
+import { isFiltered, offer, showFlags, tableQuery } from "./address.js";
 import { read } from "./api.js";
 import { bars } from "./charts.js";
-import { $, make, pill, replace } from "./dom.js";
+import { $, copyable, make, pill, replace } from "./dom.js";
 import { nodeLink } from "./first.js";
-import { age, at, clock, milliseconds, percent } from "./words.js";
+import { age, at, clock, counted, milliseconds, percent } from "./words.js";
 
 const PAGE = 50;
+const HEAD = 36; // pixels of the columns' names and of a section's head
 const PRINT = matchMedia("print");
+const SMALL = matchMedia("(max-width: 720px)");
 const BARS_AGE = 60_000;
-const FIELDS =
-  "id,hostname,state,node_type,ip,os,last_seen,uptime_24h,latency_ms,path,tags,key_expiry,critical,since,last_state,alert,flapping,silenced_until,shared";
+const FACETS_AGE = 60_000;
+const DAY = 86_400_000;
 
 export class Table {
-  constructor(query, opened) {
-    this.query = query; // () => the filters and the order
+  constructor(opened) {
     this.opened = opened;
     this.pages = new Map(); // number -> nodes
-    this.bars = new Map(); // id -> { at, states, bounds }
-    this.total = 0;
+    this.bars = new Map(); // id -> { at, row, bounds }
+    this.sections = [];
+    this.total = 0; // nodes
+    this.rows = 0; // without those of folded sections
+    this.most = PAGE; // on a phone, where the page scrolls, so many are shown
+    this.facets = 0; // when the lists of tags and owners were made
     this.known = false; // nothing has been answered yet
     this.turn = 0; // answers to older questions are dropped
     this.selected = -1;
@@ -26,104 +32,132 @@ export class Table {
     this.box.addEventListener("scroll", () => requestAnimationFrame(() => this.look()));
     addEventListener("resize", () => this.look());
     PRINT.addEventListener("change", () => this.show());
-    this.box.addEventListener("keydown", (event) => this.key(event));
-    this.box.addEventListener("click", (event) => this.click(event));
+    $("table").addEventListener("keydown", (event) => this.key(event));
+    $("rows").addEventListener("click", (event) => this.click(event));
+    $("more-rows").addEventListener("click", () => {
+      this.most += PAGE;
+      this.look();
+    });
   }
 
   get rowHeight() {
-    return matchMedia("(max-width: 720px)").matches ? 76 : 42;
+    return SMALL.matches ? 76 : 42;
   }
 
-  // The filters changed: from the top, with what is shown dimmed until the answer is there.
+  // The filters changed: from the top.
   async ask() {
     this.selected = -1;
+    this.most = PAGE;
     this.box.scrollTop = 0;
     await this.refresh();
   }
 
   // The same rows anew: those in view at once, the others when they come into view.
   async refresh() {
-    const turn = ++this.turn;
-    const wanted = this.inView();
-    const fresh = new Map();
+    const numbers = this.inView();
     this.box.setAttribute("aria-busy", "true");
     try {
-      for (const number of wanted) {
-        const { answer, total } = await read("nodes", {
-          ...this.query(),
-          fields: FIELDS,
-          limit: PAGE,
-          offset: number * PAGE,
-        });
-        if (turn !== this.turn) return;
-        fresh.set(number, answer);
-        this.total = total;
-        this.known = true;
-      }
+      const fresh = await this.load(numbers[0], numbers.length, true);
+      if (fresh) this.pages = fresh;
     } finally {
-      if (turn === this.turn) this.box.removeAttribute("aria-busy");
+      this.box.removeAttribute("aria-busy");
     }
-    this.pages = fresh;
     this.show();
-    await this.loadBars();
+  }
+
+  // One question for all pages that are wanted; null when a later one was asked meanwhile.
+  async load(number, count, anew) {
+    const turn = anew ? ++this.turn : this.turn;
+    const now = Date.now();
+    const wanted = [...Array(count).keys()].flatMap((step) => this.pages.get(number + step) ?? [null]);
+    const stale = wanted.some((node) => now - (this.bars.get(node?.id)?.at ?? 0) > BARS_AGE);
+    const facets = now - this.facets > FACETS_AGE;
+    const { answer } = await read("table", {
+      ...tableQuery(),
+      limit: PAGE * count,
+      offset: PAGE * number,
+      bars: stale || null,
+      facets: facets || null,
+    });
+    if (turn !== this.turn) return null;
+    this.total = answer.total;
+    this.rows = answer.rows;
+    this.sections = answer.sections;
+    this.known = true;
+    for (const row of answer.bars ?? []) this.bars.set(row.id, { at: now, row, bounds: answer.bounds });
+    if (answer.tags) {
+      this.facets = now;
+      offer("tag", answer.tags);
+      offer("user", answer.users);
+    }
+    showFlags(answer.flags);
+    const fresh = new Map();
+    for (let step = 0; step < count; step += 1)
+      fresh.set(number + step, answer.nodes.slice(step * PAGE, (step + 1) * PAGE));
+    return fresh;
   }
 
   async look() {
-    const missing = this.inView().filter((number) => !this.pages.has(number) && number * PAGE < this.total);
     this.show();
-    const turn = this.turn;
+    const missing = this.inView().filter((number) => !this.pages.has(number) && number * PAGE < this.rows);
+    if (!missing.length) return;
+    for (const number of missing) this.pages.set(number, null); // it is on its way
+    const fresh = await this.load(missing[0], missing.at(-1) - missing[0] + 1, false).catch(() => null);
     for (const number of missing) {
-      this.pages.set(number, null); // it is on its way
-      const { answer } = await read("nodes", {
-        ...this.query(),
-        fields: FIELDS,
-        limit: PAGE,
-        offset: number * PAGE,
-      }).catch(() => ({ answer: null }));
-      if (turn !== this.turn) return;
-      if (answer) this.pages.set(number, answer);
+      if (fresh) this.pages.set(number, fresh.get(number));
       else this.pages.delete(number);
-      this.show();
     }
-    await this.loadBars();
+    this.show();
   }
 
-  range() {
-    const first = Math.max(0, Math.floor(this.box.scrollTop / this.rowHeight) - 6);
-    const last = Math.ceil((this.box.scrollTop + Math.max(this.box.clientHeight, 400)) / this.rowHeight) + 6;
-    return [first, last];
+  // Heads and rows with their places, from the top.
+  layout() {
+    if (!this.sections.length) return [{ top: 0, from: 0, count: this.rows }];
+    const parts = [];
+    let top = 0;
+    let from = 0;
+    for (const section of this.sections) {
+      const count = section.folded ? 0 : section.total;
+      parts.push({ top, section, from, count });
+      top += HEAD + count * this.rowHeight;
+      from += count;
+    }
+    return parts;
+  }
+
+  // What is in view: [first, last) in pixels of the rows.
+  span() {
+    if (PRINT.matches) return [0, Number.POSITIVE_INFINITY];
+    if (SMALL.matches) return [0, Number.POSITIVE_INFINITY];
+    const spare = 6 * this.rowHeight;
+    return [this.box.scrollTop - spare, this.box.scrollTop + Math.max(this.box.clientHeight, 400) + spare];
+  }
+
+  rowsIn(part, [first, last]) {
+    const begin = part.top + (part.section ? HEAD : 0);
+    const most = PRINT.matches ? this.loaded() : SMALL.matches ? this.most : this.rows;
+    const from = Math.max(0, Math.floor((first - begin) / this.rowHeight));
+    const to = Math.min(part.count, Math.ceil((last - begin) / this.rowHeight), most - part.from);
+    return [from, Math.max(from, to)];
   }
 
   inView() {
-    const [first, last] = this.range();
-    const numbers = [];
-    for (let number = Math.floor(first / PAGE); number <= Math.floor(last / PAGE); number += 1)
-      numbers.push(number);
-    return this.total
-      ? numbers.filter((number) => number === 0 || number * PAGE < this.total)
-      : numbers.slice(0, 1);
-  }
-
-  async loadBars() {
-    for (const number of this.inView()) {
-      const nodes = this.pages.get(number);
-      if (!nodes?.length) continue;
-      if (nodes.every((node) => Date.now() - (this.bars.get(node.id)?.at ?? 0) < BARS_AGE)) continue;
-      const turn = this.turn;
-      const query = { ...this.query(), window: "24h", buckets: 48, limit: PAGE, offset: number * PAGE };
-      const found = await read("history", query).catch(() => null);
-      if (!found || turn !== this.turn) return;
-      for (const row of found.answer.nodes)
-        this.bars.set(row.id, { at: Date.now(), states: row.states, bounds: found.answer.bounds });
-      this.show();
+    const span = this.span();
+    const indexes = [];
+    for (const part of this.layout()) {
+      const [from, to] = this.rowsIn(part, span);
+      if (to > from) indexes.push(part.from + from, part.from + to - 1);
     }
+    const first = Math.floor((indexes[0] ?? 0) / PAGE);
+    const last = Math.floor((indexes.at(-1) ?? 0) / PAGE);
+    return [...Array(Math.min(last - first + 1, 20)).keys()].map((step) => first + step);
   }
 
   // How many rows from the top are known: paper shows no more, and says so.
   loaded() {
     let number = 0;
     while (this.pages.get(number)?.length) number += 1;
-    return Math.min(this.total, number * PAGE);
+    return Math.min(this.rows, number * PAGE);
   }
 
   node(index) {
@@ -131,94 +165,100 @@ export class Table {
   }
 
   show() {
-    const [from, to] = PRINT.matches ? [0, this.loaded()] : this.range();
-    const first = Math.min(from, Math.max(0, this.total - 1));
-    const last = Math.min(to, this.total);
-    const rows = [];
-    for (let index = first; index < last; index += 1) rows.push(this.row(this.node(index), index));
-    $("above").style.height = `${first * this.rowHeight}px`;
-    $("below").style.height = `${Math.max(0, this.total - last) * this.rowHeight}px`;
-    replace($("rows"), ...rows);
+    const span = this.span();
+    const made = [];
+    let above = 0;
+    let bottom = 0; // of the last one that is made
+    let end = 0; // of all
+    const add = (element, top, height) => {
+      if (!made.length) above = top;
+      made.push(element);
+      bottom = top + height;
+    };
+    for (const part of this.layout()) {
+      const height = part.section ? HEAD : 0;
+      if (part.section && part.top < span[1] && part.top + HEAD > span[0])
+        add(this.head(part.section), part.top, HEAD);
+      const [from, to] = this.rowsIn(part, span);
+      for (let index = from; index < to; index += 1) {
+        const place = part.from + index;
+        add(this.row(this.node(place), place), part.top + height + index * this.rowHeight, this.rowHeight);
+      }
+      end = part.top + height + part.count * this.rowHeight;
+    }
+    const flows = SMALL.matches || PRINT.matches;
+    $("above").style.height = `${flows ? 0 : above}px`;
+    $("below").style.height = `${flows ? 0 : Math.max(0, end - bottom)}px`;
+    replace($("rows"), ...made);
+    this.showCounts();
+  }
+
+  showCounts() {
     $("printed").textContent =
-      this.loaded() < this.total ? `The first ${this.loaded()} of ${this.total.toLocaleString()} nodes.` : "";
-    $("table").setAttribute("aria-rowcount", String(this.total + 1));
-    $("count").textContent = !this.known
-      ? ""
-      : this.total === 1
-        ? "1 node"
-        : `${this.total.toLocaleString()} nodes`;
-    const { sort, ...filters } = this.query();
-    const filtered = Object.values(filters).some(Boolean);
+      this.loaded() < this.rows ? `The first ${this.loaded()} of ${this.rows.toLocaleString()} nodes.` : "";
+    $("table").setAttribute("aria-rowcount", String(this.rows + 1));
+    const active = this.selected >= 0 && $(`row-${this.selected}`);
+    if (active) $("table").setAttribute("aria-activedescendant", active.id);
+    else $("table").removeAttribute("aria-activedescendant");
+    $("count").textContent = this.known ? counted(this.total, "node") : "";
+    $("more-rows").hidden = !SMALL.matches || this.most >= this.rows;
+    $("more-rows").textContent = `Show ${Math.min(PAGE, this.rows - this.most)} more`;
     $("no-nodes").hidden = !this.known || this.total > 0;
-    $("no-nodes-text").textContent = filtered
+    $("no-nodes-text").textContent = isFiltered()
       ? "No node fits these filters."
       : "tsmon has not seen a node yet.";
-    $("clear").hidden = !filtered;
-    $("table").hidden = this.total === 0;
+    $("clear").hidden = !isFiltered();
+    $("table").hidden = this.known && this.total === 0;
+  }
+
+  head(section) {
+    const { name, total, online, alerting, folded } = section;
+    return make(
+      "div",
+      { role: "row", class: "section", "data-key": `section-${name}` },
+      make(
+        "span",
+        { role: "gridcell" },
+        make(
+          "button",
+          { type: "button", "data-fold": name, "aria-expanded": String(!folded) },
+          make("strong", {}, name || "none"),
+          ` ${online.toLocaleString()} of ${total.toLocaleString()} online`,
+          alerting ? make("span", { class: "note loud" }, `${counted(alerting, "alert")}`) : null,
+        ),
+      ),
+    );
   }
 
   row(node, index) {
     const attributes = {
       role: "row",
-      class: "row",
+      id: `row-${index}`,
       "aria-rowindex": String(index + 2),
       "data-index": String(index),
       "aria-selected": String(index === this.selected),
     };
     if (!node)
-      return make("div", { ...attributes, class: "row waiting" }, make("span", { role: "cell" }, "…"));
-    const cell = (name, ...content) => make("span", { role: "cell", class: `c-${name}` }, ...content);
-    const bar = this.bars.get(node.id);
+      return make("div", { ...attributes, class: "row waiting" }, make("span", { role: "gridcell" }, "…"));
+    const cell = (name, ...content) => make("span", { role: "gridcell", class: `c-${name}` }, ...content);
+    const asleep = node.state === "offline" && !node.alert && !node.critical;
+    const found = this.bars.get(node.id);
     return make(
       "div",
-      attributes,
-      cell(
-        "state",
-        pill(node.state),
-        node.flapping ? make("span", { class: "note", title: "comes and goes" }, "flapping") : null,
-      ),
-      cell(
-        "host",
-        nodeLink(node.hostname),
-        node.critical
-          ? make(
-              "span",
-              { class: "note star", title: "critical" },
-              "★",
-              make("span", { class: "hide" }, "critical"),
-            )
-          : null,
-        node.silenced_until ? make("span", { class: "note" }, "silenced") : null,
-        node.state === "unknown" && node.last_state
-          ? make("span", { class: "note" }, `was ${node.last_state}`)
-          : null,
-      ),
+      { ...attributes, class: asleep ? "row asleep" : "row" },
+      cell("state", pill(asleep ? "asleep" : node.state, node.state)),
+      cell("host", nodeLink(node.hostname), ...notes(node)),
       cell("type", node.node_type),
-      cell(
-        "ip",
-        node.ip
-          ? make(
-              "button",
-              { type: "button", class: "copy", "data-copy": node.ip, title: "Copy the address" },
-              node.ip,
-            )
-          : "–",
-      ),
+      cell("ip", node.ip ? copyable(node.ip) : "–"),
       cell("os", node.os),
       cell(
         "bars",
-        bar
-          ? bars(bar.states, bar.bounds, { name: `${node.hostname}, last 24 hours:` })
+        found
+          ? bars(found.row, found.bounds, { name: `${node.hostname}, last 24 hours:` })
           : make("span", { class: "blank" }),
       ),
-      cell("uptime", percent(node.uptime_24h)),
-      cell(
-        "latency",
-        milliseconds(node.latency_ms),
-        node.path && node.path !== "direct"
-          ? make("span", { class: "note" }, node.path.replace("_", " "))
-          : null,
-      ),
+      cell("uptime", watched(node)),
+      cell("latency", milliseconds(node.latency_ms), relayed(node)),
       cell(
         "seen",
         node.state === "online" ? "now" : node.last_seen ? age(node.last_seen, "", " ago", true) : "never",
@@ -232,44 +272,61 @@ export class Table {
   }
 
   click(event) {
-    const copy = event.target.closest("[data-copy]");
-    if (copy) {
-      navigator.clipboard?.writeText(copy.dataset.copy).then(
-        () => say(`${copy.dataset.copy} copied`),
-        () => say("the browser does not let this page copy"),
-      );
-      return;
-    }
-    if (event.target.closest("a")) return;
+    const bar = event.target.closest("rect[data-from]");
     const row = event.target.closest("[data-index]");
     const node = row && this.node(Number(row.dataset.index));
-    if (node) this.opened(node.hostname);
+    if (!node || event.target.closest("a, button")) return;
+    if (bar) this.opened(node.hostname, [Date.parse(bar.dataset.from), Date.parse(bar.dataset.to)]);
+    else this.opened(node.hostname);
   }
 
   key(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[
-      event.key
-    ];
-    if (event.key === "Enter" && this.selected >= 0 && event.target === this.box) {
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
+    const step = steps[event.key];
+    if (event.target !== $("table")) return;
+    if (event.key === "Enter" && this.selected >= 0) {
       const node = this.node(this.selected);
       if (node) this.opened(node.hostname);
     } else if (step !== undefined) {
       event.preventDefault();
-      this.selected = Math.max(0, Math.min(this.total - 1, this.selected + step));
-      const [top, height] = [this.selected * this.rowHeight, this.rowHeight];
-      const head = 36;
-      if (top < this.box.scrollTop) this.box.scrollTop = top;
-      else if (top + height + head > this.box.scrollTop + this.box.clientHeight)
-        this.box.scrollTop = top + height + head - this.box.clientHeight;
+      this.selected = Math.max(0, Math.min(this.rows - 1, this.selected + step));
+      this.reveal(this.selected);
       this.look();
     }
   }
+
+  reveal(index) {
+    const part = this.layout().findLast((one) => one.from <= index && one.count) ?? { top: 0, from: 0 };
+    const top = part.top + (part.section ? HEAD : 0) + (index - part.from) * this.rowHeight;
+    if (top < this.box.scrollTop) this.box.scrollTop = top;
+    else if (top + this.rowHeight + HEAD > this.box.scrollTop + this.box.clientHeight)
+      this.box.scrollTop = top + this.rowHeight + HEAD - this.box.clientHeight;
+  }
 }
 
-export function say(words) {
-  $("toast").textContent = words;
-  clearTimeout(say.timer);
-  say.timer = setTimeout(() => {
-    $("toast").textContent = "";
-  }, 3000);
+function notes(node) {
+  const note = (words, title) => make("span", { class: "note", title: title ?? null }, words);
+  return [
+    node.critical
+      ? make(
+          "span",
+          { class: "note star", title: "critical" },
+          "★",
+          make("span", { class: "hide" }, "critical"),
+        )
+      : null,
+    node.flapping ? note("flapping", "comes and goes") : null,
+    node.silenced_until ? note("silenced") : null,
+    node.state === "unknown" && node.last_state ? note(`was ${node.last_state}`) : null,
+  ];
+}
+
+const relayed = (node) =>
+  node.path && node.path !== "direct" ? make("span", { class: "note" }, node.path.replace("_", " ")) : null;
+
+// 100 % of ten seconds is not 100 % of a day.
+function watched(node) {
+  const watchedFor = Date.now() - Date.parse(node.watched_since);
+  if (watchedFor >= DAY || node.uptime_24h === null) return percent(node.uptime_24h);
+  return make("span", { title: `watched since ${clock(node.watched_since)}` }, percent(node.uptime_24h), "*");
 }

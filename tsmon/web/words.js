@@ -77,3 +77,12 @@ export function bytes(value) {
   }
   return `${Math.round(number)} PB`;
 }
+
+// The same as plain text: for the title of the page.
+export const plain = (text) =>
+  text
+    .split(ISO)
+    .map((part) => (ISO.test(part) ? clock(part) : part))
+    .join("");
+
+export const counted = (number, word) => `${number.toLocaleString()} ${word}${number === 1 ? "" : "s"}`;

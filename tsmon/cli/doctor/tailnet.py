@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from tsmon.base.text import counted
 from tsmon.cli.doctor.finding import Finding
 from tsmon.config import Settings
 
@@ -49,7 +50,9 @@ def _examine_trust(snapshot: "Snapshot") -> Finding:
     name = snapshot.tailnet.name if snapshot.tailnet else "?"
     online = sum(node.online for node in snapshot.nodes.values())
     return Finding(
-        "view", "ok", f"{name}: {len(snapshot.nodes)} nodes, {online} online, {snapshot.excluded} left out"
+        "view",
+        "ok",
+        f"{name}: {counted(len(snapshot.nodes), 'node')}, {online} online, {snapshot.excluded} left out",
     )
 
 
