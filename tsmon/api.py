@@ -12,8 +12,7 @@ from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.history.embedded import EmbeddedHistory
-from tsmon.history.log import resolved_alerts
-from tsmon.history.log import EventFilter, page_of_events
+from tsmon.history.log import EventFilter, page_of_events, resolved_alerts
 from tsmon.history.store import Store
 from tsmon.history.uptime import Uptime
 from tsmon.monitor.alerts import Alert
