@@ -21,7 +21,7 @@ from tsmon.monitor.ledger import Published
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.state import Node
 from tsmon.server import route_params as queries
-from tsmon.server.access import Access, Whois, add_security_headers
+from tsmon.server.access import Access, add_security_headers
 from tsmon.server.answers import (
     AlertsAnswer,
     CriticalEntry,
@@ -61,6 +61,7 @@ from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_be
 from tsmon.server.report_route import ReportRoutes
 from tsmon.server.routing import Route, add_routes
 from tsmon.server.versions import Versions
+from tsmon.server.waiting import WaitingLine, Whois, WhoisLine
 
 _NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
@@ -89,7 +90,8 @@ class Api:
         self._store = store
         self._history = history
         self._embedded = EmbeddedHistory(store)
-        self._whois = whois
+        self._whois = WhoisLine(whois)
+        self._log_line, self._uptime_line = WaitingLine(), WaitingLine()
         self._source_name = source_name
         self._readiness = readiness
         self._probes = Probes(readiness, stuck_loop)
@@ -98,23 +100,25 @@ class Api:
         self._keys = Classifier(settings).critical_keys
         self.figures = FigureCache(history, clock)
         self.live = Live(store, lambda: monitor.view, self._alerts, self._summary)
-        self.access = Access(settings, lambda: monitor.view, whois)
+        self.access = Access(settings, lambda: monitor.view, self._whois)
         self.reports = ReportRoutes(
             store, clock, lambda: self.settings, lambda: monitor.view, lambda: self._changes
         )
         self._bodies = Bodies()
         self._bars = Bodies()
-        self._log = LogRoute(store)
+        self._log = LogRoute(store, self._log_line)
         self._pages = Pages()
         self._document = Body(b"{}")
         self._steps = 0
         self._changes = 0
         self._newest_event = 0
         self._last_summary: tuple[tuple[int, ...], SummaryAnswer] | None = None
-        self._tailscale_versions = Versions(whois, clock)
+        self._tailscale_versions = Versions(lambda address: self._whois.ask(address, address), clock)
 
     def apply(self, settings: Settings) -> None:
         """Take new settings after a reload."""
+        if settings.auth != self.settings.auth:
+            self.live.end_all()
         self.settings = settings
         self._keys = Classifier(settings).critical_keys
         self.access.apply(settings)
@@ -184,7 +188,8 @@ class Api:
         wanted = values["state"]
         found = [alert for alert in self._alerts() if wanted in ("all", alert.state)]
         if wanted in ("resolved", "all"):
-            found += await resolved_alerts(self._store)
+            async with self._log_line.turn():
+                found += await resolved_alerts(self._store)
         for name in ("severity", "kind", "hostname"):
             if values[name]:
                 found = [alert for alert in found if getattr(alert, name) == values[name]]
@@ -252,8 +257,9 @@ class Api:
         now = self._clock.wall()
         start = now - values["hours"] * 3600
         self._within_retention(now - start, "hours")
-        found = await self._history.uptime(start, now, {node.id})
-        outages = await self._history.outages(node.id, start, now)
+        async with self._uptime_line.turn():
+            found = await self._history.uptime(start, now, {node.id})
+            outages = await self._history.outages(node.id, start, now)
         uptime = found.get(node.id, _NOT_RECORDED)
         fell = EventFilter(node_id=node.id, event_type="node_offline", since=start)
         events, _, _ = await page_of_events(self._store, fell, values["limit"], 0)
@@ -297,7 +303,8 @@ class Api:
         self._within_retention(values["window"], "window")
         node = await self._find(request.match_info["node"])
         now = self._clock.wall()
-        rows = await self._embedded.latency(node.id, now - values["window"], now)
+        async with self._uptime_line.turn():
+            rows = await self._embedded.latency(node.id, now - values["window"], now)
         return await reply(request, Body(encode(latency_answer(node.hostname, rows))))
 
     async def whois(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
@@ -309,7 +316,7 @@ class Api:
         # A zone ("fe80::1%x") may hold any text, and no address of a tailnet has one.
         if address is None or "%" in text:
             raise BadParameterError("ip takes an IPv4 or IPv6 address")
-        answer = await self._whois(str(address))
+        answer = await self._whois.ask(str(address), request.remote or "")
         if answer is None:
             raise ApiError(404, "not_found", f"nobody in the tailnet has the address {address}")
         return await reply(request, Body(encode(answer)))
@@ -317,7 +324,7 @@ class Api:
     async def stream(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         if request.method == "HEAD":
             return web.Response(content_type="text/event-stream")
-        return await self.live.stream(request)
+        return await self.live.stream(request, self.access.lets_in)
 
     async def badge(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         node = await self._find(request.match_info["node"])

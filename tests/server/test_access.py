@@ -15,6 +15,7 @@ from tests.support.world import settings
 from tsmon.config import load
 from tsmon.monitor.state import View
 from tsmon.server.access import Access
+from tsmon.server.waiting import WhoisLine
 from tsmon.source.errors import SourceError
 
 TOKEN = "a-token-that-is-long-enough"
@@ -120,7 +121,7 @@ EMPTY = View(
 
 
 def access(view: View | None = None, whois: Any = None, **values: Any) -> Access:
-    return Access(values.pop("settings", None) or settings(**values), lambda: view or EMPTY, whois)
+    return Access(values.pop("settings", None) or settings(**values), lambda: view or EMPTY, WhoisLine(whois))
 
 
 class Whois:
@@ -215,10 +216,10 @@ def test_another_address_needs_an_explicit_mode() -> None:
 
 def test_odd_remotes_are_not_trusted() -> None:
     guard = access(auth__trusted_networks="127.0.0.1,10.0.0.0/8")
-    assert guard._is_trusted("10.1.2.3")
-    assert guard._is_trusted("::ffff:10.1.2.3")
+    assert guard.is_trusted("10.1.2.3")
+    assert guard.is_trusted("::ffff:10.1.2.3")
     for remote in (None, "", "unix", "192.0.2.1"):
-        assert not guard._is_trusted(remote)
+        assert not guard.is_trusted(remote)
 
 
 def test_loopback_in_ipv6_clothes_is_loopback() -> None:
@@ -226,7 +227,7 @@ def test_loopback_in_ipv6_clothes_is_loopback() -> None:
     for known, let_in in ((EMPTY, True), (view, False)):
         guard = access(known, auth__trusted_networks="127.0.0.1,::1,::/0")
         for remote in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
-            assert guard._is_trusted(remote) is let_in, remote
+            assert guard.is_trusted(remote) is let_in, remote
 
 
 @pytest.mark.parametrize(("tun", "let_in"), [(True, True), (False, False), (None, False)])
@@ -235,4 +236,4 @@ def test_trusted_loopback_needs_a_tailscaled_that_is_known_to_have_tun(
 ) -> None:
     """Before the first snapshot it is not known: loopback may be open to the tailnet."""
     view = msgspec.structs.replace(EMPTY, tun=tun)
-    assert access(view, auth__trusted_networks="127.0.0.1")._is_trusted("127.0.0.1") == let_in
+    assert access(view, auth__trusted_networks="127.0.0.1").is_trusted("127.0.0.1") == let_in

@@ -57,6 +57,7 @@ async def door(idle: float = 30.0, **limits: Any) -> AsyncIterator[Door]:
     app.router.add_get("/large", large)
     app.router.add_get("/small", small)
     app.on_response_prepare.append(connections.make_room)
+    app.middlewares.append(connections.middleware)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=idle, shutdown_timeout=0.1)
     await runner.setup()
     assert runner.server is not None

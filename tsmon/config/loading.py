@@ -19,6 +19,9 @@ DEFAULT_FILE = Path("/etc/tsmon/tsmon.toml")
 _FOREIGN = ("TSMON_SIDECAR_", "TSMON_TEST_", "TSMON_E2E_")
 _OTHERS = ("TSMON_URL", "TSMON_TOKEN", "TSMON_TOKEN_FILE", "TSMON_CONFIG")  # read by the command line
 _CHANNEL = "TSMON_NOTIFY_URL"
+_LARGEST_FILE = 1_000_000
+_LARGEST_SECRET = 10_000
+"""Bytes."""
 
 
 class LoadedSettings(NamedTuple):
@@ -84,7 +87,11 @@ def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8-sig"))
+        with file.open("rb") as source:
+            content = source.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ConfigError(f"{file}: is larger than {_LARGEST_FILE} bytes: it is no configuration")
+        return tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file (tsmon config init makes one)") from None
     except OSError as error:
@@ -95,6 +102,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{file}: is nested too deeply") from None
+    except ValueError:  # Python's own limit
+        raise ConfigError(f"{file}: holds a number of thousands of digits") from None
 
 
 def fields_of(struct: type) -> dict[str, Any]:
@@ -162,7 +171,13 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 def _read_secret(path: str, where: str) -> Secret:
     try:
-        text = Path(path).read_text("utf-8").strip()
+        with Path(path).open("rb") as source:
+            content = source.read(_LARGEST_SECRET + 1)
+        if len(content) > _LARGEST_SECRET:
+            raise ConfigError(
+                f"{where}: the file {path} is larger than {_LARGEST_SECRET} bytes: it is no secret"
+            )
+        text = content.decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ConfigError(f"{where}: the file {path} cannot be read: {reason}") from None

@@ -145,7 +145,9 @@ def _durations(value: Any, _: Kind, where: str) -> tuple[float, ...]:
 
 
 def _size(value: Any, kind: Kind, where: str) -> int:
-    text = str(value).strip().lower() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15:
+        value = str(value)
+    text = value.strip().lower() if isinstance(value, str) else ""
     match = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?i?b?)", text)
     if match is None or match[2] not in _SIZES:
         raise ConfigError(f'{where}: takes a number of bytes, as 1000000, "256 MB" or "128 MiB"')

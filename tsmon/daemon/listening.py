@@ -29,10 +29,15 @@ class Listening:
 
     def __init__(self, parts: Parts, admin: Admin, state_dir: Path) -> None:
         app = parts.api.application([Route("/metrics", parts.metrics.metrics, "Prometheus text", str)])
-        self.connections = Connections()
+        self.connections = Connections(stuck=parts.loops.stuck, trusts=parts.api.access.is_trusted)
         app.on_response_prepare.append(self.connections.make_room)
+        app.middlewares.insert(0, self.connections.middleware)
         self.runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE_SECONDS
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=IDLE_SECONDS,
+            handler_cancellation=True,  # nobody works for a client that left
         )
         self._parts = parts
         self._admin = admin

@@ -46,7 +46,7 @@ class EmbeddedHistory:
         def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Uptime:
             return calculate_uptime(spans, observed, start, end, first_seen)
 
-        return await self._store.read(lambda db: _each(db, start, end, node_ids, one))
+        return await self._store.read(lambda db: _each(db, start, end, node_ids, one), reader="figures")
 
     async def bars(self, bounds: Sequence[float], node_ids: Collection[str] | None = None) -> dict[str, Bars]:
         """State bars of each node, a bucket between each two neighbouring bounds. Raises StoreError."""
@@ -56,7 +56,9 @@ class EmbeddedHistory:
         def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Bars:
             return make_bars(spans, observed, bounds, first_seen)
 
-        return await self._store.read(lambda db: _each(db, *window, node_ids, one), timeout=30.0)
+        return await self._store.read(
+            lambda db: _each(db, *window, node_ids, one), timeout=30.0, reader="bars"
+        )
 
     async def outages(self, node_id: str, start: float, end: float) -> list[Outage]:
         """The outages of one node that touch the window, each with its whole length. Raises StoreError."""

@@ -18,7 +18,7 @@ from tsmon.history.bad_rows import Check, count_aside, move_aside
 from tsmon.history.files import FileError, lock, make_private
 from tsmon.history.loading import find_nodes, find_removed, load_all
 from tsmon.history.pruning import Pruning
-from tsmon.history.readers import Readers
+from tsmon.history.readers import ReaderName, Readers
 from tsmon.history.rescue import Marks, check_unless_large, copy_out, is_large, is_whole, marks, set_aside
 from tsmon.history.rows import apply_batch
 from tsmon.history.schema import APPLICATION_ID, MIGRATIONS
@@ -87,11 +87,16 @@ class Store:
         """Run `work` in one transaction on the write thread. Raises StoreError."""
         return await self._on_writer(lambda: self._guarded(work))
 
-    async def read(self, work: Callable[[sqlite3.Connection], T], timeout: float = READ_SECONDS) -> T:
+    async def read(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        timeout: float = READ_SECONDS,
+        reader: ReaderName = "log",
+    ) -> T:
         """Run `work` on a query-only connection in a reader thread, at most `timeout` seconds. Raises
         StoreError."""
         try:
-            return await self._readers.read(work, timeout)
+            return await self._readers.read(work, timeout, reader)
         except sqlite3.DatabaseError as error:
             raise StoreError(self._words(error)) from None
 

@@ -71,8 +71,13 @@ class Heartbeat:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-                session.request(self._method, url, headers={"User-Agent": "tsmon"}) as response,
+                session.request(
+                    self._method, url, headers={"User-Agent": "tsmon"}, allow_redirects=False
+                ) as response,
             ):
+                if 300 <= response.status < 400:
+                    # Where it leads (a login page, another host) may answer 200 to anything.
+                    return f"answered {response.status}, a redirect, which is not followed: give its target"
                 return "" if response.status < 300 else f"answered {response.status}"
         except TimeoutError:
             return f"no answer within {_TIMEOUT:g} s"

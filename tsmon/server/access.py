@@ -3,6 +3,7 @@
 import base64
 import hmac
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -13,10 +14,11 @@ from aiohttp import hdrs, web
 from tsmon.config import Settings
 from tsmon.monitor.state import View
 from tsmon.server.replies import error_response
+from tsmon.server.waiting import BusyError, WhoisLine
+from tsmon.server.wrong_tokens import WrongTokens
 from tsmon.source.errors import SourceError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Whois = Callable[[str], Awaitable[dict[str, Any] | None]]
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -36,8 +38,19 @@ OPEN_PATHS = ("/healthz",)
 _STATUS_ONLY = ("/readyz",)
 """Answered without auth too, but with the status code alone."""
 _WHOIS_SECONDS = 30.0
-_WHOIS_MOST = 1000
+_WHOIS_MOST = 4000
 AUTHORIZED = web.RequestKey("authorized", bool)
+
+
+_HOST = re.compile(r"[^@/?#\\\s]*")
+"""What a Host header may hold; URLs know more (`evil.example@localhost`)."""
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """A page of another site asks (an image, a script, fetch), not somebody who opened a link."""
+    if request.headers.get("Sec-Fetch-Site") != "cross-site":
+        return False
+    return request.headers.get("Sec-Fetch-Mode") != "navigate"
 
 
 def _is_address(host: str) -> bool:
@@ -58,9 +71,10 @@ async def add_security_headers(_: web.Request, response: web.StreamResponse) -> 
 class Access:
     """The access rules of the configuration."""
 
-    def __init__(self, settings: Settings, view: Callable[[], View], whois: Whois) -> None:
+    def __init__(self, settings: Settings, view: Callable[[], View], whois: WhoisLine) -> None:
         self._view = view
         self._whois = whois
+        self._wrong = WrongTokens()
         self._seen: dict[str, tuple[float, bool]] = {}
         self.apply(settings)
 
@@ -91,6 +105,8 @@ class Access:
                     "unknown_host",
                     "this Host is not one of tsmon's names: add it to allowed_hosts, or set public_url",
                 )
+            if _is_of_another_site(request):
+                return error_response(403, "cross_site", "pages of other sites get no answer from tsmon")
             refused = await self._refusal(request)
             request[AUTHORIZED] = refused is None
             if refused is not None and path not in _STATUS_ONLY:
@@ -98,6 +114,13 @@ class Access:
             return await handler(request)
 
         return guard
+
+    async def lets_in(self, request: web.Request) -> bool:
+        """Whoever asked may still read: for answers that last."""
+        try:
+            return await self._refusal(request) is None
+        except BusyError:
+            return True  # nobody could be asked; the next look will tell
 
     def _below_prefix(self, path: str) -> str:
         """The path as the routes name it, without the path prefix of `public_url`."""
@@ -112,6 +135,8 @@ class Access:
         from there read the answer, and those are tsmon's own. So a pod's address, which nobody knows
         beforehand, needs no setting.
         """
+        if not _HOST.fullmatch(header):
+            return False
         try:
             host = (urlsplit("//" + header).hostname or "").casefold().rstrip(".")
         except ValueError:
@@ -124,11 +149,14 @@ class Access:
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         """None when the caller may read."""
-        if self._mode == "none" or self._is_trusted(request.remote):
+        if self._mode == "none" or self.is_trusted(request.remote):
             return None
         if self._mode == "token":
-            if self._has_token(request.headers.get(hdrs.AUTHORIZATION, "")):
+            given = request.headers.get(hdrs.AUTHORIZATION, "")
+            if self._has_token(given):
                 return None
+            if given:
+                await self._wrong.slow_down(request.remote or "")
             return error_response(
                 401,
                 "unauthorized",
@@ -141,7 +169,7 @@ class Access:
             403, "forbidden", "this caller is not one of auth.users or auth.tags, or cannot be named now"
         )
 
-    def _is_trusted(self, remote: str | None) -> bool:
+    def is_trusted(self, remote: str | None) -> bool:
         """Let in without auth by `auth.trusted_networks`."""
         try:
             address = ipaddress.ip_address(remote or "")
@@ -182,14 +210,14 @@ class Access:
         if known is not None and known[0] > now:
             return known[1]
         try:
-            answer = await self._whois(address)
+            answer = await self._whois.ask(address, host)
         except SourceError:
             return False
         allowed = answer is not None and self._is_allowed(answer)
-        if len(self._seen) >= _WHOIS_MOST:
-            self._seen = {key: entry for key, entry in self._seen.items() if entry[0] > now}
-        if len(self._seen) < _WHOIS_MOST:
-            self._seen[address] = (now + _WHOIS_SECONDS, allowed)
+        while len(self._seen) >= _WHOIS_MOST:
+            del self._seen[next(iter(self._seen))]  # the oldest
+        self._seen.pop(address, None)
+        self._seen[address] = (now + _WHOIS_SECONDS, allowed)
         return allowed
 
     def _is_allowed(self, answer: dict[str, Any]) -> bool:

@@ -5,7 +5,10 @@ HTTP over the socket, for the `tsmon` command: silencing, acknowledging, test me
 
 import grp
 import os
+import pwd
+import socket
 import sqlite3
+import struct
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +26,7 @@ from tsmon.monitor.alerts import Silence
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.operators import Operators
 from tsmon.server.replies import ApiError, errors, note_begun
+from tsmon.source.errors import NOT_JSON
 
 _CHUNK = 2000
 _LARGEST_REQUEST = 512 * 1024 * 1024
@@ -158,8 +162,8 @@ class Admin:
 
     async def _ack(self, request: web.Request) -> web.Response:
         data = await _body(request)
-        alert_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
-        if not alert_id.isdecimal() or not author:
+        alert_id, author = str(data.get("id", "")), _author(request, data)
+        if not _is_id(alert_id) or not author:
             raise ApiError(400, "bad_request", "ack takes the id of an alert and an author")
         reason = clean_text(str(data.get("reason", "")), 200)
         alert = await self._operators.acknowledge(int(alert_id), author, reason)
@@ -180,7 +184,8 @@ class Admin:
         return web.json_response({"silences": rows})
 
     async def _silence(self, request: web.Request) -> web.Response:
-        wanted = _wanted_silence(await _body(request), self._clock.wall())
+        data = await _body(request)
+        wanted = _wanted_silence(data, _author(request, data), self._clock.wall())
         if wanted.alert is not None and wanted.alert not in self._monitor.alerts:
             raise ApiError(404, "not_found", f"no open alert has the id {wanted.alert}")
         silence = await self._all_silences.silence(wanted)
@@ -193,8 +198,8 @@ class Admin:
 
     async def _unsilence(self, request: web.Request) -> web.Response:
         data = await _body(request)
-        silence_id, author = str(data.get("id", "")), clean_text(str(data.get("author", "")), 100)
-        if not silence_id.isdecimal() or not author:
+        silence_id, author = str(data.get("id", "")), _author(request, data)
+        if not _is_id(silence_id) or not author:
             raise ApiError(400, "bad_request", "unsilence takes the id of a silence and an author")
         silence = await self._all_silences.unsilence(int(silence_id), author)
         if silence is None:
@@ -240,7 +245,7 @@ class Admin:
     async def _imported(self, request: web.Request) -> web.Response:
         try:
             return web.json_response(await self._import_samples(await request.read()))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(400, "bad_request", str(error)) from None
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
@@ -249,7 +254,7 @@ class Admin:
             raise ApiError(400, "bad_request", f"table takes one of {', '.join(_EXPORTS)}")
         try:
             since = parse_rfc3339(request.query["since"]) if "since" in request.query else 0.0
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ApiError(400, "bad_request", "since takes a time as 2026-11-23T14:02:00Z") from None
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -274,13 +279,38 @@ class Admin:
             offset += len(rows)
 
 
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _author(request: web.Request, data: dict[str, Any]) -> str:
+    """Who it is by the command's own word, and in brackets by the kernel's where that differs; "" when the
+    command names nobody."""
+    claimed = clean_text(str(data.get("author", "")), 100)
+    proven = _peer_name(request)
+    return claimed if not claimed or not proven or claimed == proven else f"{claimed} ({proven})"
+
+
+def _peer_name(request: web.Request) -> str:
+    """The user at the other end of the unix socket, "" where the system does not tell."""
+    peer = request.get_extra_info("socket")
+    option = getattr(socket, "SO_PEERCRED", None)
+    if peer is None or option is None:
+        return ""
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, option, 12))
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 _MOST_SILENCE = 366 * 86400.0
 _GLOBS = ("hosts", "tags", "os", "users", "roles")
 
 
-def _wanted_silence(data: dict[str, Any], now: float) -> Silence:
+def _wanted_silence(data: dict[str, Any], author: str, now: float) -> Silence:
     """The silence that a command asks for, without its id. Raises ApiError."""
-    author, reason = (clean_text(str(data.get(name, "")), 200) for name in ("author", "reason"))
+    reason = clean_text(str(data.get("reason", "")), 200)
     seconds = data.get("seconds")
     if not author or not reason:
         raise ApiError(400, "bad_request", "silence takes an author and a reason")
@@ -327,7 +357,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(await request.read())
-    except msgspec.DecodeError:
+    except NOT_JSON:
         data = None
     if not isinstance(data, dict):
         raise ApiError(400, "bad_request", "the body must be a JSON object")

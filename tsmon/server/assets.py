@@ -1,6 +1,7 @@
 """The files of the dashboard and of the API's page for people, with their types and ETags."""
 
 import asyncio
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,15 @@ class Assets:
         """The file of that name in the folder, None when there is none, or none of a kind that is served."""
         kind = _TYPES.get(Path(name).suffix)
         path = self._folder / name
-        if kind is None or path.name != name or not path.is_file():
+        if kind is None or path.name != name:
             return None
-        changed = path.stat().st_mtime_ns
+        try:
+            found = path.stat()
+        except (OSError, ValueError):  # not there, or no name that a file can have
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        changed = found.st_mtime_ns
         if name not in self._bodies or self._bodies[name][0] != changed:
             self._bodies[name] = changed, Body(path.read_bytes(), kind)
         return self._bodies[name][1]

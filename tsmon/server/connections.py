@@ -7,6 +7,9 @@ gives up a client that asks and then does not read.
 
 import asyncio
 import resource
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import structlog
@@ -27,8 +30,17 @@ RESERVED = 128
 """Descriptors kept for the source, the database, channels and commands."""
 _BACKLOG = 512
 """Connections that may wait to be accepted: one more waits a second for its next try (asyncio says 100)."""
-_SWEEP_INTERVAL = 5.0
+FIRST_SECONDS = 10.0
+"""A new connection that has not sent the head of a request for this long is closed."""
+DOOR_SECONDS = 2.0
+"""One too many may ask for /healthz for this long."""
+_MOST_DOORS = 64
+_LONGEST_LINE = 4096
+_SWEEP_INTERVAL = 2.0
 _LOG_INTERVAL = 60.0
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Stalled(NamedTuple):
@@ -39,14 +51,25 @@ class _Stalled(NamedTuple):
 class Connections:
     """Listens for an aiohttp server and looks after what it accepted."""
 
-    def __init__(self, patience: float = SEND_SECONDS, most_buffered: int = MOST_BUFFERED) -> None:
+    def __init__(
+        self,
+        patience: float = SEND_SECONDS,
+        most_buffered: int = MOST_BUFFERED,
+        stuck: Callable[[], str | None] = lambda: None,
+        trusts: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`stuck` names a loop that hangs (for /healthz); `trusts` says whose address may be a proxy's."""
         self._patience = patience
         self._most_buffered = most_buffered
+        self._stuck = stuck
+        self._trusts = trusts
+        self._silent: dict[web.RequestHandler, float] = {}  # have not sent a request yet, since when
+        self._doors: dict[_LastDoor, None] = {}  # in the order of their coming
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
         self._stalled: dict[web.RequestHandler, _Stalled] = {}
         self._told = float("-inf")
-        self._arriving = 0
+        self._of: Counter[str] = Counter()  # connections by remote address; those that ended are in it
 
     async def listen(self, server: web.Server, host: str, port: int) -> tuple[Any, ...]:
         """Accept connections; returns the address. Raises OSError when it cannot be used."""
@@ -63,19 +86,44 @@ class Connections:
             self._server.close()
 
     def _accept(self) -> asyncio.BaseProtocol:
+        return _Entrance(self)
+
+    def enter(self, transport: asyncio.Transport) -> None:
+        """A connection came: it is served, or, one too many, may still ask whether tsmon lives."""
         assert self._web is not None  # noqa: S101 (set before anything is accepted)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        count = len(self._web.connections) + self._arriving
-        if soft == resource.RLIM_INFINITY or count < max(soft - RESERVED, 1):
-            # aiohttp counts it a moment later: of a burst each would be the first.
-            self._arriving += 1
-            asyncio.get_running_loop().call_soon(self._arrived)
-            return self._web()
-        self._tell("connections_full", connections=count, limit=soft)
-        return _Refusal()
+        most = sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED, 1)
+        remote = str((transport.get_extra_info("peername") or ("",))[0])
+        count = len(self._web.connections)
+        if count < most and self._has_room(remote, most):
+            self._of[remote] += 1
+            handler = self._web()
+            self._silent[handler] = asyncio.get_running_loop().time()
+            transport.set_protocol(handler)
+            handler.connection_made(transport)
+            return
+        self._tell("connections_full", connections=count, limit=soft, address=remote)
+        while len(self._doors) >= _MOST_DOORS:
+            next(iter(self._doors)).leave()
+        door = _LastDoor(transport, self._stuck, self._doors)
+        transport.set_protocol(door)
 
-    def _arrived(self) -> None:
-        self._arriving -= 1
+    def _has_room(self, remote: str, most: int) -> bool:
+        """One address takes at most a quarter of the connections; one that may be a proxy's takes half."""
+        own = most // 2 if _is_loopback(remote) or self._trusts(remote) else most // 4
+        if self._of[remote] >= max(own, 1):
+            self._of = Counter(
+                str((handler.transport.get_extra_info("peername") or ("",))[0])
+                for handler in (self._web.connections if self._web is not None else ())
+                if handler.transport is not None
+            )
+        return self._of[remote] < max(own, 1)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The first of all: a connection that has sent a request is no silent one."""
+        self._silent.pop(request.protocol, None)
+        return await handler(request)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """asyncio tells of each failing accept with a traceback, a hundred times a second."""
@@ -99,7 +147,12 @@ class Connections:
             self.sweep(asyncio.get_running_loop().time())
 
     def sweep(self, now: float) -> None:
-        """Cut off who has taken nothing for too long; `now` is monotonic."""
+        """Cut off who has taken nothing, or never sent a request, for too long; `now` is monotonic."""
+        for silent, since in list(self._silent.items()):
+            if silent.transport is None or now - since >= FIRST_SECONDS:
+                del self._silent[silent]
+                if silent.transport is not None:
+                    silent.transport.abort()
         stalled = {}
         for handler, waiting in self._waiting():
             before = self._stalled.get(handler)
@@ -131,16 +184,68 @@ class Connections:
         return [(handler, size) for handler, size in sizes if size]
 
 
-class _Refusal(asyncio.Protocol):
-    """One connection too many: it is answered 503 and closed."""
+class _Entrance(asyncio.Protocol):
+    """Where a connection comes in: only there is it known from where."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.Transport):
-            words = "tsmon has as many connections as it has descriptors for; try again later"
+            self._connections.enter(transport)
+
+
+class _LastDoor(asyncio.Protocol):
+    """One connection too many: a probe learns that tsmon lives, everybody else to come later."""
+
+    def __init__(
+        self, transport: asyncio.Transport, stuck: Callable[[], str | None], doors: dict["_LastDoor", None]
+    ) -> None:
+        self._transport = transport
+        self._stuck = stuck
+        self._doors = doors
+        self._head = b""
+        doors[self] = None
+        self._timer = asyncio.get_running_loop().call_later(DOOR_SECONDS, self.leave)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        if b"\n" in self._head or len(self._head) > _LONGEST_LINE:
+            self._answer()
+
+    def eof_received(self) -> None:
+        self.leave()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._timer.cancel()
+        self._doors.pop(self, None)
+
+    def leave(self) -> None:
+        """Nothing was asked in time, or others wait at the door: it closes."""
+        if self in self._doors:
+            self._answer()
+
+    def _answer(self) -> None:
+        self._doors.pop(self, None)
+        self._timer.cancel()
+        method, _, rest = self._head.partition(b" ")
+        path = rest.partition(b" ")[0]
+        if method in (b"GET", b"HEAD") and path.rpartition(b"/")[2] == b"healthz":
+            stuck = self._stuck()
+            body = encode({"status": "ok"} if stuck is None else {"status": "stuck", "loop": stuck})
+            status = b"200 OK" if stuck is None else b"503 Service Unavailable"
+        else:
+            method = b""
+            words = "tsmon has as many connections as it may have, or this address has; try again later"
             body = encode(ErrorAnswer(ErrorBody("too_many_connections", words)))
-            transport.write(
-                b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-                b"Cache-Control: no-store\r\nRetry-After: 30\r\nConnection: close\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-            )
-        transport.close()
+            status = b"503 Service Unavailable"
+        self._transport.write(
+            b"HTTP/1.1 %b\r\nContent-Type: application/json; charset=utf-8\r\n"
+            b"Cache-Control: no-store\r\nRetry-After: 30\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (status, len(body), b"" if method == b"HEAD" else body)
+        )
+        self._transport.close()
+
+
+def _is_loopback(remote: str) -> bool:
+    return remote.startswith(("127.", "::ffff:127.")) or remote in ("::1", "")

@@ -1,7 +1,7 @@
 """The SSE stream: every view, event and alert as it happens; `Last-Event-ID` resumes from the store."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -28,6 +28,8 @@ _CHUNK = 100
 _PING = 15.0
 _SEND_TIMEOUT = 30.0
 _RETRY_MS = 2000
+_LOOK = 20.0
+"""Seconds after which it is looked whether a client may still read."""
 _BEHIND = "behind"
 
 
@@ -123,8 +125,10 @@ class Live:
 
     # -- one client ------------------------------------------------------------------------------------
 
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """One client, until it goes or tsmon stops."""
+    async def stream(
+        self, request: web.Request, lets_in: Callable[[web.Request], Awaitable[bool]]
+    ) -> web.StreamResponse:
+        """One client, until it goes, may not read any more, or tsmon stops."""
         if self._closed:
             raise ApiError(503, "stopping", "tsmon is being stopped")
         if len(self._clients) >= MOST_CLIENTS:
@@ -136,7 +140,15 @@ class Live:
             async with sse_response(request, ping_interval=_PING, send_timeout=_SEND_TIMEOUT) as response:
                 await _send(response, [self._snapshot_message(_RETRY_MS)])
                 sent = 0 if last_id is None else await self._catch_up(last_id, response)
-                while (messages := await queue.get()) is not None:
+                looked = asyncio.get_running_loop().time()
+                while (messages := await _next(queue)) is not None:
+                    now = asyncio.get_running_loop().time()
+                    if now - looked >= _LOOK:
+                        looked = now
+                        if not await lets_in(request):
+                            break
+                    if not messages:
+                        continue
                     if messages[0].kind == _BEHIND:
                         behind = max(sent, int(messages[0].id or 0))
                         sent = max(sent, await self._catch_up(behind, response))
@@ -160,8 +172,21 @@ class Live:
     async def close(self, _: web.Application | None = None) -> None:
         """tsmon stops: every stream ends at once, and no other begins."""
         self._closed = True
+        self.end_all()
+
+    def end_all(self) -> None:
+        """Every stream ends; who may still read comes back by itself."""
         for queue in list(self._clients):
             self._drop(queue)
+
+
+async def _next(queue: _Queue) -> list[StreamItem] | None:
+    """What is to be sent next; nothing ([]) after a while without news, None at the end."""
+    try:
+        async with asyncio.timeout(_LOOK):
+            return await queue.get()
+    except TimeoutError:
+        return []
 
 
 def _node_of(event: Event, view: View, alerts: NodeAlerts) -> NodeAnswer | None:

@@ -14,6 +14,7 @@ from tsmon.server.render import event_answer, severity_counts
 from tsmon.server.replies import Body, encode, reply
 from tsmon.server.route_params import LOGS
 from tsmon.server.routing import Route
+from tsmon.server.waiting import WaitingLine
 
 _FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
 
@@ -21,8 +22,9 @@ _FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "bef
 class LogRoute:
     """The route of the log."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, line: WaitingLine) -> None:
         self._store = store
+        self._line = line
 
     def route(self, path: str) -> Route:
         return Route(path, self.logs, "The event log, newest first", LogsAnswer, LOGS)
@@ -43,7 +45,8 @@ class LogRoute:
         if kind is not None:
             return await send_log(request, self._store, chosen, kind)
         page, per_page = values["page"], values["per_page"]
-        events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
+        async with self._line.turn():
+            events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
         pages = -(-total // per_page)
         filters = LogFilters(
             **{name: values[name] for name in _FILTERS},

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from hashlib import blake2b
 from itertools import islice
@@ -15,6 +16,7 @@ from tsmon.base.threads import off_loop
 from tsmon.history.store import StoreError
 from tsmon.server.answers import ErrorAnswer, ErrorBody
 from tsmon.server.params import BadParameterError
+from tsmon.server.waiting import BusyError, WaitingLine
 from tsmon.source.errors import SourceError
 
 log = structlog.get_logger(__name__)
@@ -72,11 +74,14 @@ class Body:
 
 
 class Bodies:
-    """Bodies that many clients ask for: each is made once, and kept until what it is made of changes."""
+    """Bodies that many clients ask for: each is made once, and kept until what it is made of changes. One
+    that nobody waits for any more is not made."""
 
     def __init__(self) -> None:
         self._tasks: dict[Hashable, asyncio.Task[Body]] = {}
         self._made_of: Hashable = None
+        self._queue = WaitingLine()
+        self._clients: Counter[asyncio.Task[Body]] = Counter()
 
     async def get(
         self, question: Hashable, made_of: Hashable, make: Callable[[], Coroutine[Any, Any, Body]]
@@ -87,9 +92,23 @@ class Bodies:
             self._tasks, self._made_of = {}, made_of
         task = self._tasks.get(question)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._tasks[question] = asyncio.ensure_future(make())
-        # A client that goes away must not take the answer from the others.
-        return await asyncio.shield(task)
+            task = self._tasks[question] = asyncio.ensure_future(self._make(make))
+        self._clients[task] += 1
+        try:
+            # A client that goes away must not take the answer from the others.
+            return await asyncio.shield(task)
+        finally:
+            self._clients[task] -= 1
+            if not self._clients[task]:
+                del self._clients[task]
+                if not task.done():
+                    task.cancel()
+                    if self._tasks.get(question) is task:
+                        del self._tasks[question]
+
+    async def _make(self, make: Callable[[], Coroutine[Any, Any, Body]]) -> Body:
+        async with self._queue.turn():
+            return await make()
 
     def _size(self) -> int:
         return sum(
@@ -183,6 +202,8 @@ async def errors(
 
 def _error_answer(request: web.Request, error: Exception) -> web.StreamResponse:
     match error:
+        case BusyError():
+            return error_response(503, "busy", str(error), {hdrs.RETRY_AFTER: "2"})
         case ApiError():
             return error_response(error.status, error.code, str(error))
         case BadParameterError():

@@ -5,7 +5,7 @@ from typing import Any
 
 from tsmon.base.clock import Clock
 from tsmon.monitor.state import Node
-from tsmon.server.access import Whois
+from tsmon.server.waiting import BusyError, Whois
 from tsmon.source.errors import SourceError
 
 _KEPT = 600.0
@@ -33,7 +33,7 @@ class Versions:
         try:
             async with asyncio.timeout(_PATIENCE):
                 version = _version(await self._whois(node.facts.ip)) if node.facts.ip else None
-        except (SourceError, TimeoutError):
+        except (SourceError, TimeoutError, BusyError):
             kept = _KEPT_FAILURE
         if len(self._known) >= _MOST:
             self._known.clear()

@@ -11,6 +11,9 @@ from tsmon.source.errors import NOT_JSON
 Path = Literal["direct", "relay", "peer_relay"]
 
 
+_LONGEST_MS = 3_600_000.0
+
+
 class Ping(msgspec.Struct, frozen=True):
     """The outcome of one ping: answered, missed (no answer in time), or no measurement at all."""
 
@@ -48,7 +51,14 @@ def read_ping(body: bytes) -> Ping | None:
     elif result.derp_region_id:
         path = "relay"
     relay = clean_text(result.derp_region_code, 32) or None
-    return Ping("answered", latency_ms=round(result.latency_seconds * 1000, 3), path=path, relay=relay)
+    return _answered(result.latency_seconds * 1000, path, relay)
+
+
+def _answered(latency_ms: float | None, path: Path | None, relay: str | None) -> Ping:
+    """An answer whose latency may be anything: what no ping can take is none."""
+    if latency_ms is None or not 0 <= latency_ms <= _LONGEST_MS:
+        return Ping("answered", path=path, relay=relay)
+    return Ping("answered", latency_ms=round(latency_ms, 3), path=path, relay=relay)
 
 
 _PONG = re.compile(
@@ -75,7 +85,7 @@ def read_text_ping(text: str) -> Ping:
         latency = float(match["time"]) * factor
     except ValueError:
         latency = None
-    return Ping("answered", latency_ms=latency, path=path, relay=relay)
+    return _answered(latency, path, relay)
 
 
 def read_whois(body: bytes) -> dict[str, Any]:

@@ -24,6 +24,11 @@ BACKEND_STATES = frozenset(
 )
 
 _STABLE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+_MOST_PEERS = 100_000
+_MOST_VALUES = 5_000_000
+_MOST_ENTRIES = 1_000
+"""More peers than any tailnet that tsmon is for; values in the whole document (a peer has about sixty);
+entries of one list of a peer. Reading a document costs many times its bytes where all its values are tiny."""
 _MALFORMED_NAMED = 10  # how many malformed peers are named; all are counted
 
 
@@ -260,12 +265,16 @@ def _read_envelope(raw: bytes) -> tuple[_Envelope, str]:
     start, end = raw.find(b"{"), raw.rfind(b"}") + 1
     if start < 0 or end <= start:
         raise BadDocument(f"the answer is no JSON: {_excerpt(raw)}")
+    if raw.count(b",") > _MOST_VALUES or raw.count(b"{") > 10 * _MOST_PEERS:
+        raise BadDocument("the document holds more values than any tailnet has")
     try:
         envelope = _decode_envelope(raw[start:end] if (start, end) != (0, len(raw)) else raw)
     except msgspec.ValidationError as error:
         raise BadDocument(f"not a status document: {clean_text(str(error), 120)}") from None
     except NOT_JSON as error:
         raise BadDocument(f"the answer is no JSON ({clean_text(str(error), 80)}): {_excerpt(raw)}") from None
+    if len(envelope.peer or ()) > _MOST_PEERS:
+        raise BadDocument(f"the document lists more than {_MOST_PEERS} peers")
     noise = (raw[:start] + b" " + raw[end:]).strip()
     return envelope, _excerpt(noise) if noise else ""
 
@@ -288,6 +297,13 @@ def _facts(row: _Peer, user: str, suffix: str, *, is_self: bool) -> NodeFacts:
     """Raises ValueError naming the field that is malformed."""
     if not _STABLE_ID.match(row.id):
         raise ValueError(f"ID {clean_text(row.id, 24)!r} is no stable node ID")
+    for field, entries in (
+        ("TailscaleIPs", row.tailscale_ips),
+        ("Tags", row.tags),
+        ("PrimaryRoutes", row.primary_routes),
+    ):
+        if entries and len(entries) > _MOST_ENTRIES:
+            raise ValueError(f"{field} holds more than {_MOST_ENTRIES} entries")
     dns_name = clean_hostname(row.dns_name.strip("."), 253)
     shared = bool(dns_name and suffix and not is_self) and not dns_name.endswith(
         "." + clean_hostname(suffix, 253)
