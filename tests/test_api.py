@@ -31,6 +31,7 @@ from tsmon.server.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
+from tsmon.server.waiting import WhoisLine
 from tsmon.source.errors import SourceError
 
 
@@ -348,7 +349,7 @@ async def test_a_failing_source_is_a_gateway_error(
     async def fail(_: str) -> Any:
         raise SourceError(reason, "http://127.0.0.1: gives no answer")
 
-    monkeypatch.setattr(here.daemon.api, "_whois", fail)
+    monkeypatch.setattr(here.daemon.api, "_whois", WhoisLine(fail))
     error = (await here.get("/health-monitoring/whois/100.64.0.2", status))["error"]
     assert error == {"code": reason, "message": "http://127.0.0.1: gives no answer"}
 

@@ -374,6 +374,8 @@ def test_a_wrong_setting_is_named_with_the_remedy(tmp_path: Path, text: str, say
         (b"a = ", "is not valid TOML"),
         (b"\xff", "is not UTF-8 text"),
         (b"a = " + b"[" * 10_000, "is nested too deeply"),
+        (b"ping_nodes = " + b"9" * 5_000, "thousands of digits"),
+        (b"#" * 2_000_000, "is larger than 1000000 bytes"),
     ],
 )
 def test_a_file_that_is_no_settings_file(tmp_path: Path, content: bytes, says: str) -> None:
@@ -498,3 +500,12 @@ def test_every_example_of_the_docs_is_a_sound_file(tmp_path: Path, monkeypatch: 
     assert len(blocks) >= 5
     for block in blocks:
         from_toml(tmp_path, block)
+
+
+def test_a_secret_file_without_end_is_refused(tmp_path: Path) -> None:
+    """/dev/zero was read until memory ended."""
+    assert "is larger than" in refusal(tmp_path, '[auth]\nmode = "token"\ntoken_file = "/dev/zero"')
+
+
+def test_a_size_of_thousands_of_hexadecimal_digits_is_refused(tmp_path: Path) -> None:
+    assert "takes a number of bytes" in refusal(tmp_path, f"source_max_bytes = 0x{'f' * 5000}")

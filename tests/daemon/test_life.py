@@ -1,6 +1,7 @@
 """The process: starting, being told to stop, reloading, failing to start; loops that die or hang."""
 
 import asyncio
+import getpass
 import json
 import signal
 import socket
@@ -313,10 +314,10 @@ async def test_commands_over_the_admin_socket(tmp_path: Path) -> None:
                 async with admin.post(f"http://tsmon{route}", json=body) as response:
                     return response.status, await response.json()
 
-            assert (await post("/ack", id=str(alert.id), author="alice"))[0] == 200
-            assert here.daemon.monitor.alerts[alert.id].acknowledged_by == "alice"
-            assert (await post("/ack", id="999", author="alice"))[0] == 404
-            assert (await post("/ack", id="x", author="alice"))[0] == 400
+            assert (await post("/ack", id=str(alert.id), author=getpass.getuser()))[0] == 200
+            assert here.daemon.monitor.alerts[alert.id].acknowledged_by == getpass.getuser()
+            assert (await post("/ack", id="999", author=getpass.getuser()))[0] == 404
+            assert (await post("/ack", id="x", author=getpass.getuser()))[0] == 400
             async with admin.post("http://tsmon/ack", data=b"[]") as response:
                 assert response.status == 400
             async with admin.post("http://tsmon/ack", data=b"{") as response:
@@ -334,7 +335,7 @@ async def test_commands_over_the_admin_socket(tmp_path: Path) -> None:
             async with admin.get("http://tsmon/export?since=yesterday") as response:
                 assert response.status == 400
         operator = (await here.get("/health-monitoring/logs?event_type=operator"))["logs"]
-        assert operator[0]["message"] == "alice acknowledged node_offline of git"
+        assert operator[0]["message"] == f"{getpass.getuser()} acknowledged node_offline of git"
 
 
 async def test_userspace_without_auth_is_warned_about(tmp_path: Path) -> None:

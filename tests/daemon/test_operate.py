@@ -1,6 +1,7 @@
 """The commands that change something, against a running tsmon: silence, unsilence, ack, notify, reload."""
 
 import asyncio
+import getpass
 import json
 import os
 from collections.abc import AsyncIterator
@@ -82,10 +83,11 @@ async def test_an_outage_is_told_and_acknowledged(here: Here) -> None:
     result = await here.run("ack", str(alert), "--author", "alice", "--reason", "part is ordered")
     assert result.output == f"acknowledged node_offline of {PROD}\n"
     shown = (await here.site.get("/health-monitoring/alerts"))["alerts"][0]
-    assert shown["acknowledged_by"] == "alice"
+    own = getpass.getuser()
+    assert shown["acknowledged_by"] == f"alice ({own})", "what the kernel says stands beside the claim"
     assert shown["notified"] is True
     (row,) = (await here.site.get("/health-monitoring/logs?event_type=operator"))["logs"]
-    assert row["message"] == f"alice acknowledged node_offline of {PROD}: part is ordered"
+    assert row["message"] == f"alice ({own}) acknowledged node_offline of {PROD}: part is ordered"
     assert (await here.run("ack", "999", "--author", "alice")).exit_code == 1
 
 
@@ -147,6 +149,7 @@ async def test_a_silence_that_makes_no_sense(here: Here, arguments: list[str], w
         ("/silence", {"author": "", "reason": "b", "seconds": 5, "all": True}),
         ("/unsilence", {"id": "x", "author": "a"}),
         ("/ack", {"id": "²", "author": "a"}),
+        ("/ack", {"id": "9" * 5000, "author": "a"}),
         ("/ack", ["not an object"]),
         ("/notify/test", {"channel": 7}),
     ],
@@ -195,3 +198,13 @@ async def test_nobody_runs(tmp_path: Path) -> None:
     result = await asyncio.to_thread(CliRunner().invoke, main, ["reload", "--state-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert "does tsmon run" in result.output
+
+
+@pytest.mark.parametrize("path", ["/ack", "/silence", "/import", "/influx/lines"])
+async def test_a_body_nested_too_deeply_is_a_bad_request(here: Here, path: str) -> None:
+    connector = aiohttp.UnixConnector(str(here.state_dir / "admin.sock"))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.post(f"http://tsmon{path}", data=b"[" * 5000) as response,
+    ):
+        assert response.status == 400

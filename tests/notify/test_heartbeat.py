@@ -134,3 +134,14 @@ async def test_it_beats_every_minute_but_while_blind_or_unable_to_store(tmp_path
         world.mend_store()
         await world.run(180)
         assert len(beats) > count
+
+
+async def test_a_redirect_is_a_failure(switch: tuple[Switch, str]) -> None:
+    """Where it leads may answer 200 to anything: a login page, say."""
+    service, url = switch
+    service.status = 302
+    heart = heartbeat(f"{url}/ping")
+    await heart._beat(f"{url}/ping")
+    assert heart.error.startswith("answered 302, a redirect")
+    assert heart.last_success is None
+    assert len(service.calls) == 1

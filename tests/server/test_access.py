@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from aiohttp.test_utils import make_mocked_request
 
 from tests.support.paths import PACKAGE
@@ -43,6 +44,33 @@ async def test_a_token_as_bearer_or_as_the_password(tmp_path: Path) -> None:
         assert await status(here, Authorization=f"Bearer {TOKEN}") == 200
         assert await status(here, Authorization=basic(TOKEN)) == 200
         assert await status(here, "/vpn") == 401
+
+
+async def test_wrong_tokens_are_logged_with_their_address_and_slowed(tmp_path: Path) -> None:
+    async with site(tmp_path, auth__mode="token", auth__token=TOKEN) as here:
+        with structlog.testing.capture_logs() as lines:
+            begun = asyncio.get_running_loop().time()
+            for _ in range(6):
+                assert await status(here, Authorization="Bearer wrong") == 401
+            assert asyncio.get_running_loop().time() - begun >= 1.5, "0 + 0.1 + … + 0.5 s"
+            assert await status(here) == 401
+            assert await status(here, Authorization=f"Bearer {TOKEN}") == 200
+        (line,) = [line for line in lines if line["event"] == "wrong_token"]
+        assert line["address"] == "127.0.0.1"
+        assert TOKEN not in str(lines)
+        assert "wrong" not in str(lines).replace("wrong_token", "")
+
+
+@pytest.mark.parametrize(
+    ("site_", "mode", "code"),
+    [("cross-site", "no-cors", 403), ("cross-site", "navigate", 200), ("same-origin", "cors", 200)],
+)
+async def test_pages_of_other_sites_get_nothing(site_: str, mode: str, code: int, tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        headers = {"Sec-Fetch-Site": site_, "Sec-Fetch-Mode": mode}
+        for path in (SUMMARY, "/health-monitoring/whois/100.64.0.1", "/health-monitoring/badge/git.svg"):
+            if code == 403 or path == SUMMARY:
+                assert await status(here, path, **headers) == code
 
 
 async def test_bytes_that_are_no_text_are_a_wrong_token(tmp_path: Path) -> None:
@@ -101,7 +129,8 @@ async def test_the_host_header(tmp_path: Path) -> None:
         for host in ("monitor", "Monitor:8000", "10.42.0.17:8000", "[fd00::17]:8000", "172.31.87.3"):
             assert await status(here, Host=host) == 200, host
         hostile = ("evil.example", "localhost.evil.example", "monitor.evil.example", "10.0.0.1.evil.example")
-        for host in (*hostile, "[", "", "tail", "tail.example", "0x7f.1", "1.2.3"):
+        odd = ("evil.example@localhost", "localhost/x", "localhost?", "localhost#", "local host")
+        for host in (*hostile, *odd, "[", "", "tail", "tail.example", "0x7f.1", "1.2.3"):
             assert await status(here, Host=host) == 421, host
 
 

@@ -142,7 +142,7 @@ async def test_what_waits_is_bounded_and_the_largest_goes_first() -> None:
 
 
 async def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (130, 1000))  # 128 of them reserved
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (132, 1000))  # 128 reserved; half of 4
     async with door() as here:
         with structlog.testing.capture_logs() as lines:
             held = [await here.ask("/small") for _ in range(2)]
@@ -164,7 +164,7 @@ async def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_burst_is_counted_while_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (138, 1000))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (148, 1000))  # half of 20
     async with door() as here:
         # Connected before any of them is accepted.
         clients = []
@@ -208,3 +208,60 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest
         monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
         prepare()
     assert set_ == [(4096, 4096), (8192, 500_000), (8192, resource.RLIM_INFINITY)]
+
+
+async def _whole_answer(here: Door, path: str) -> bytes:
+    client = await here.ask(path)
+    async with asyncio.timeout(5):
+        answer = await client[0].read()
+    await close(client)
+    return answer
+
+
+async def test_an_address_that_has_its_share_may_still_ask_whether_tsmon_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A probe of the machine itself, while something there holds connections."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (136, 1000))
+    stuck: list[str] = []
+    async with door(stuck=lambda: stuck[0] if stuck else None) as here:
+        held = [await here.ask("/small") for _ in range(4)]
+        await here.until(lambda: len(here.server.connections) == 4)
+        silent = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(200)]
+        assert b'{"status":"ok"}' in await _whole_answer(here, "/healthz")
+        assert b'{"status":"ok"}' in await _whole_answer(here, "/tsmon/healthz")
+        for path in ("/small", "/healthz/x", "/"):
+            assert (await _whole_answer(here, path)).startswith(b"HTTP/1.1 503 "), path
+        stuck.append("poll")
+        assert (await _whole_answer(here, "/healthz")).startswith(b"HTTP/1.1 503 ")
+        assert len(here.server.connections) == 4
+        await close(*held, *silent)
+
+
+async def test_another_address_than_a_proxys_takes_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsmon.server.connections._is_loopback", lambda _: False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (136, 1000))
+    for trusted, most in ((False, 2), (True, 4)):
+        async with door(trusts=lambda _, trusted=trusted: trusted) as here:
+            held = [await here.ask("/small") for _ in range(6)]
+            firsts = await asyncio.gather(*(client[0].readline() for client in held))
+            assert sum(b" 200 " in first for first in firsts) == most
+            await close(*held)
+            while here.server.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            again = await here.ask("/small")
+            assert b"200" in await again[0].readline(), "places that were left are free again"
+            await close(again)
+
+
+async def test_a_silent_connection_is_closed_after_10_s_and_one_that_asked_is_not() -> None:
+    async with door() as here:
+        silent = await asyncio.open_connection("127.0.0.1", here.port)
+        asked = await here.ask("/small")
+        await asked[0].readuntil(b"here")
+        now = asyncio.get_running_loop().time()
+        here.connections.sweep(now + 9)
+        assert len(here.server.connections) == 2
+        here.connections.sweep(now + 11)
+        await here.until(lambda: len(here.server.connections) == 1)
+        await close(silent, asked)

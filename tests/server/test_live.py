@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from tests.support.site import Site, site
+from tsmon.config import Secret
 from tsmon.history.store import StoreError
 from tsmon.monitor.ledger import Published
 from tsmon.server.live import make_message
@@ -227,3 +229,28 @@ async def test_clients_that_go_are_forgotten(here: Site) -> None:
     for _ in range(2):  # the first write after it went tells
         await here.poll()
     await here.until(lambda: live.clients == 0)
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(tmp_path: Path) -> None:
+    async with site(tmp_path, auth__mode="token", auth__token="old-token-of-some-length") as at:
+        async with listening(at, Authorization="Bearer old-token-of-some-length") as events:
+            auth = msgspec.structs.replace(at.daemon.settings.auth, token=Secret("another-token-of-length"))
+            at.daemon.api.apply(msgspec.structs.replace(at.daemon.settings, auth=auth))
+            assert await events.ended()
+        headers = {"Authorization": "Bearer old-token-of-some-length"}
+        async with at.client.get(at.daemon.url + STREAM, headers=headers) as response:
+            assert response.status == 401
+
+
+async def test_a_stream_ends_when_its_reader_may_not_read_any_more(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tailnet mode nothing is reloaded: the tailnet names somebody else, or nobody."""
+    monkeypatch.setattr("tsmon.server.live._LOOK", 0.05)
+
+    async def nobody(_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(here.daemon.api.access, "lets_in", nobody)
+    async with listening(here) as events:
+        assert await events.ended()

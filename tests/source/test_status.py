@@ -1,6 +1,7 @@
 """The status document: real documents decoded exactly, hostile and broken ones survived."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -270,3 +271,27 @@ def test_no_bytes_raise_anything_else(raw: bytes) -> None:
     with pytest.raises(BadDocument) as caught:
         Decoder().decode(raw)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        b",".join(b'"%d":{}' % n for n in range(4_000_000)),
+        b",".join(b'"%d":{}' % n for n in range(200_000)),
+        b'"1":{"Tags":[' + b",".join([b'"a"'] * 6_000_000) + b"]}",
+    ],
+    ids=["4,000,000 empty peers", "200,000 empty peers", "6,000,000 tags"],
+)
+def test_a_document_of_tiny_values_is_refused_at_once(peers: bytes) -> None:
+    """47 MB of empty peers took 35 s and 1.5 GB."""
+    raw = document().replace(b'"Peer": {}', b'"Peer": {' + peers + b"}")
+    assert len(raw) > 1_000_000
+    begun = time.process_time()
+    with pytest.raises(BadDocument, match="more"):
+        Decoder().decode(raw)
+    assert time.process_time() - begun < 2
+
+
+def test_a_list_of_thousands_of_entries_costs_its_peer_only() -> None:
+    found = Decoder().decode(document(peer("n1"), peer("n2", "dev", Tags=["tag:x"] * 2000)))
+    assert (found.malformed, "n1" in found.nodes, "n2" in found.nodes) == (1, True, False)
