@@ -122,3 +122,21 @@ async def test_a_group_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(StartError, match="admin_group: there is no group 'no-such-group'") as found:
         await daemon.start()
     assert found.value.code == BAD_CONFIGURATION, "a restart would not mend it"
+
+
+def deny(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+async def test_a_service_that_may_not_chown_uses_its_own_group(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the unit's filter of system calls has it."""
+    monkeypatch.setattr(os, "chown", deny)
+    own = grp.getgrgid(os.getegid()).gr_name
+    async with site(home, admin_group=own):
+        assert stat.S_IMODE((home / "state" / "admin.sock").stat().st_mode) == 0o660
+    other = next(group.gr_name for group in grp.getgrall() if group.gr_gid != os.getegid())
+    daemon = Daemon(settings(listen="127.0.0.1:0", admin_group=other), home / "other")
+    with pytest.raises(StartError, match="run it with that group as its own"):
+        await daemon.start()
