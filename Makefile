@@ -20,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 	--no-emit-index-url --no-header --no-annotate
 SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
-.PHONY: help run test slow check wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups deb release lock clean
+.PHONY: help run test slow check audit wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups deb release lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ check: $(VENV)/.dev ## everything that judges the code: ruff, mypy, imports, loc
 	$(BIN)/biome check --error-on-warnings tsmon/web
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint Dockerfile docker/*Dockerfile
+
+audit: $(VENV)/.dev ## known vulnerabilities of what the locks name (asks the package index)
+	.ci/audit
 
 e2e: $(VENV)/.dev ## tests against real servers: socat, InfluxDB, Prometheus, tailscaled, headscale
 	$(BIN)/pytest $(PARALLEL) -m "server or e2e"
