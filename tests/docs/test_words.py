@@ -21,6 +21,7 @@ SAME_FILE_NAMES = {
     "incidents.py": "alerts joined by cause, and their answer",
     "loading.py": "what a start loads: settings, and history",
     "outbox.py": "the outbox, and what `tsmon doctor` says of it",
+    "report.py": "the report: its sums, its answer, and `tsmon report`",
     "status.py": "the status document, and `tsmon status`",
     "tailnet.py": "the simulated tailnet, and what `tsmon doctor` says of the real one",
 }

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("tsmon.cli.doctor", "doctor", "Look at each thing tsmon needs, and say what is wrong."),
     "export": ("tsmon.cli.export", "export", "Write the history as NDJSON."),
     "import": ("tsmon.cli.importing", "import_", "Take an older monitor's samples into the history."),
+    "mcp": ("tsmon.cli.mcp", "mcp", "Answer an agent's questions (Model Context Protocol, on stdio)."),
     "version": ("tsmon.cli.run", "version", "Print the version."),
 }
 
