@@ -84,6 +84,9 @@ async def measure(chosen: argparse.Namespace, directory: Path, program: str) -> 
     ):
         while not daemon.collector.polls:  # noqa: ASYNC110 (a benchmark may look)
             await asyncio.sleep(0.05)
+        await asyncio.sleep(rounds * chosen.interval)
+        tailnet.off("node-00000")
+        await daemon.collector.poll()
         used = time.process_time()
         async with client.get(f"{daemon.url}/metrics") as response:
             body = await response.read()
@@ -92,7 +95,6 @@ async def measure(chosen: argparse.Namespace, directory: Path, program: str) -> 
         async with client.get(f"{daemon.url}/metrics") as response:
             await response.read()
         again = time.process_time() - used
-        await asyncio.sleep(rounds * chosen.interval)
         scrape = await prom_query(client, url, "max(scrape_duration_seconds)")
         samples = await prom_query(client, url, "sum(scrape_samples_scraped)")
         own = await own_figures(client, url)
