@@ -1,5 +1,6 @@
 """The report over HTTP: a daemon whose history is written by hand; every form of the answer."""
 
+import asyncio
 import csv
 import io
 import json
@@ -12,8 +13,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 
 from tests.support.site import PROD, Site, site
+from tsmon.base.clock import rfc3339
+from tsmon.cli import main
 from tsmon.history.notes import Note, add_note
 from tsmon.monitor.state import Node
 from tsmon.server.report_answers import ReportAnswer
@@ -242,3 +246,52 @@ async def test_while_blind_the_report_says_so(here: Site) -> None:
     here.tailnet.fault = "refused"
     await here.until(lambda: here.daemon.monitor.view.blind is not None, seconds=30)
     assert json.loads(json.dumps(await report(here)))["blind"]
+
+
+async def note(here: Site, *arguments: str) -> Result:
+    state = str(here.daemon.state_dir)
+    given = ["note", *arguments, "--state-dir", state, "--author", "alice"]
+    return await asyncio.to_thread(CliRunner().invoke, main, given)
+
+
+async def test_a_note_afterwards_makes_an_outage_planned_and_deletes_nothing(here: Site) -> None:
+    begin = START + 10 * DAY
+    times = ["--from", rfc3339(begin) or "", "--to", rfc3339(begin + HOUR) or ""]
+    before = (await report(here))["nodes"][0]
+    found = await note(here, "git", *times, "--text", "new disk\x1b[2J", "--planned")
+    assert found.exit_code == 0, found.output
+    git = {row["hostname"]: row for row in (await report(here))["nodes"]}["git"]
+    assert (before["offline_s"], git["offline_s"]) == (3600, 0)
+    assert (before["planned_s"], git["planned_s"]) == (3600, 7200)
+    assert [outage["planned"] for outage in git["outage_list"]] == [True, True]
+    assert [(row["author"][:5], row["text"]) for row in git["outage_list"][1]["notes"]][-1] == (
+        "alice",
+        "new disk[2J",
+    )
+    (event,) = (await here.get("/health-monitoring/logs?event_type=operator"))["logs"]
+    assert "as planned of git: new disk" in event["message"]
+
+
+async def test_a_note_of_an_alert_has_its_times(tmp_path: Path) -> None:
+    async with site(tmp_path, offline_after="0s") as here:
+        here.tailnet.off("git")
+        await here.until(lambda: here.daemon.monitor.alerts)
+        (alert,) = here.daemon.monitor.alerts.values()
+        found = await note(here, str(alert.id), "--text", "a cable")
+        assert found.exit_code == 0, found.output
+        assert str(rfc3339(alert.since)) in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["999", "--text", "x"], "no alert of a node has the id 999"),
+        (["nobody", "--from", "2h", "--to", "1h", "--text", "x"], "there is no node 'nobody'"),
+        (["git", "--text", "x"], "takes the times from and to"),
+        (["git", "--from", "1h", "--to", "2h", "--text", "x"], "to takes a time after from"),
+    ],
+)
+async def test_a_bad_note_is_refused(here: Site, arguments: list[str], words: str) -> None:
+    found = await note(here, *arguments)
+    assert found.exit_code == 1
+    assert words in found.output

@@ -14,6 +14,7 @@ COMMANDS = {
     "silence": ("tsmon.cli.operate", "silence", "Hold back messages for a while."),
     "unsilence": ("tsmon.cli.operate", "unsilence", "End a silence."),
     "ack": ("tsmon.cli.operate", "ack", "Take care of an alert: it sends no more reminders."),
+    "note": ("tsmon.cli.operate", "note", "Write down what an outage was about, or that it was planned."),
     "notify": ("tsmon.cli.operate", "notify", "Send a test message, or try a channel again."),
     "reload": ("tsmon.cli.operate", "reload", "Apply the changed configuration."),
     "config": ("tsmon.cli.configure", "config", "Check, show or begin a configuration."),

@@ -9,7 +9,7 @@ import click
 
 from tsmon.cli.admin import ask
 from tsmon.cli.options import Given, settings_options
-from tsmon.cli.terminal import CliError, console, local_time, plain, when
+from tsmon.cli.terminal import CliError, console, local_time, plain, read_moment, utc_text, when
 from tsmon.config import ConfigError, duration
 
 _author = click.option("--author", metavar="NAME", help="Who does it (the user who runs this).")
@@ -111,6 +111,32 @@ def ack(given: Given, *, alert: int, reason: str, author: str | None) -> None:
     """
     body = {"id": str(alert), "author": _who(author), "reason": reason}
     click.echo(plain(ask(given, "/ack", body)["message"]))
+
+
+@click.command()
+@click.argument("about", metavar="NODE|ALERT")
+@click.option("--from", "begin", metavar="TIME", help="As 2h, 2026-11-23T14:00; the alert's begin.")
+@click.option("--to", "end", metavar="TIME", help="The same; the alert's end.")
+@click.option("--text", required=True, metavar="TEXT", help="Why; it stands in the report.")
+@click.option("--planned", is_flag=True, help="Offline time in it counts as planned.")
+@_author
+@settings_options(("state_dir",))
+def note(
+    given: Given,
+    *,
+    about: str,
+    begin: str | None,
+    end: str | None,
+    text: str,
+    planned: bool,
+    author: str | None,
+) -> None:
+    """Write down what an outage of NODE, or the one of ALERT (its id), was about. Nothing is deleted."""
+    body: dict[str, Any] = {"about": about, "author": _who(author), "text": text, "planned": planned}
+    now = time.time()
+    times = {"from": begin, "to": end}
+    body |= {name: utc_text(read_moment(given_, now)) for name, given_ in times.items() if given_}
+    click.echo(plain(ask(given, "/note", body)["message"]))
 
 
 @click.command()

@@ -24,11 +24,11 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS = Note.__struct_fields__[1:]
 
 
-def add_note(db: sqlite3.Connection, note: Note) -> int:
-    """Store it in the transaction that is open; its id."""
+def add_note(db: sqlite3.Connection, note: Note) -> None:
+    """Store it in the transaction that is open."""
     marks = ",".join("?" * len(_COLUMNS))
     statement = f"INSERT INTO notes ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608 (names of Note)
-    return int(db.execute(statement, [getattr(note, name) for name in _COLUMNS]).lastrowid or 0)
+    db.execute(statement, [getattr(note, name) for name in _COLUMNS])
 
 
 def notes_between(db: sqlite3.Connection, start: float, end: float) -> dict[str, list[Note]]:

@@ -8,7 +8,7 @@ import msgspec
 from tsmon.base.clock import Clock
 from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.batch import Batch
+from tsmon.monitor.batch import Batch, Write
 from tsmon.monitor.known import Known
 from tsmon.monitor.ledger import Ledger, own_event
 from tsmon.monitor.state import Event
@@ -40,6 +40,11 @@ class Operators:
             event = self._event(words, action="ack", alert_id=str(alert_id), author=author, reason=reason)
             await self._ledger.commit(Batch(), [event, *changes.events], changes)
             return alert
+
+    async def noted(self, words: str, keep: Write, **details: Any) -> None:
+        """An operator noted something; `keep` stores it in the step's transaction."""
+        async with self._ledger.lock:
+            await self._ledger.commit(Batch(also=[keep]), [self._event(words, action="note", **details)])
 
     async def imported(self, first_seen: Mapping[str, float], words: str) -> None:
         """Another monitor's samples became history. `first_seen` (Unix seconds by node ID) counts where it is

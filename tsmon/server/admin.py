@@ -21,10 +21,12 @@ from aiohttp import web
 from tsmon.base.clock import Clock, parse_rfc3339, rfc3339
 from tsmon.base.text import clean_text
 from tsmon.config import ConfigError
+from tsmon.history.notes import add_note
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Silence
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.operators import Operators
+from tsmon.server.noting import wanted_note
 from tsmon.server.replies import ApiError, errors, note_begun
 from tsmon.source.errors import NOT_JSON
 
@@ -127,6 +129,7 @@ class Admin:
         app.on_response_prepare.append(note_begun)
         app.router.add_get("/export", self._export)
         app.router.add_post("/ack", self._ack)
+        app.router.add_post("/note", self._note)
         app.router.add_get("/readiness", self._ready)
         app.router.add_get("/address", self._address)
         app.router.add_get("/silences", self._silences)
@@ -171,6 +174,16 @@ class Admin:
         return web.json_response(
             {"message": f"acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"}
         )
+
+    async def _note(self, request: web.Request) -> web.Response:
+        data = await _body(request)
+        author = _author(request, data)
+        note, hostname = await wanted_note(data, author, self._monitor, self._store, self._clock.wall())
+        words = f"{author} noted{' as planned' if note.planned else ''} of {hostname}: {note.text}"
+        begin, end = rfc3339(note.start), rfc3339(note.end)
+        details = {"author": author, "reason": note.text, "from": begin, "to": end, "planned": note.planned}
+        await self._operators.noted(words, lambda db: add_note(db, note), node=hostname, **details)
+        return web.json_response({"message": f"noted of {hostname}, from {begin} to {end}"})
 
     async def _ready(self, _: web.Request) -> web.Response:
         return web.json_response(self._readiness())

@@ -24,6 +24,7 @@ from tsmon.server.report_answers import ReportAnswer
 from tsmon.server.report_html import POLICY, report_html
 from tsmon.server.report_text import report_text
 from tsmon.server.routing import Route
+from tsmon.server.waiting import WaitingLine
 
 _FRESH = 30.0
 """Seconds for which the figures of a period that is under way serve."""
@@ -56,7 +57,7 @@ class ReportRoutes:
         self._view = view
         self._changes = changes
         self._bodies = Bodies()
-        self._one = asyncio.Lock()
+        self._line = WaitingLine(at_work=1)
 
     def routes(self) -> list[Route]:
         """For the route table."""
@@ -67,7 +68,7 @@ class ReportRoutes:
         ]
 
     async def answer(self, whole: Period, role: str = "") -> ReportAnswer:
-        """The report of a period that has begun. Raises StoreError."""
+        """The report of a period that has begun. Raises StoreError and BusyError."""
         settings, view = self._settings(), self._view()
         question = Question(whole, math.floor(self._clock.wall()))
 
@@ -75,7 +76,7 @@ class ReportRoutes:
             return not role or node.role.name == role
 
         # One at a time: the threads that read are few, and others need them.
-        async with self._one:
+        async with self._line.turn():
             found = await read_report(self._store, question.period, settings.maintenance, view.nodes, wanted)
         targets = {rule.name: rule.target for rule in settings.roles if rule.target is not None}
         blind = view.blind.message if view.blind is not None else None
