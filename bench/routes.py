@@ -45,7 +45,7 @@ ROUTES = {
     "openapi.json": "/openapi.json",
     "docs": "/docs",
     "dashboard": "/vpn",
-    "dashboard's script": "/web/vpn.js",
+    "dashboard's script": "/web/app.js",
 }
 
 

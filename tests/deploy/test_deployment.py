@@ -271,7 +271,7 @@ async def test_behind_the_git_nodes_sidecar(tmp_path: Path) -> None:
     async with demo(tsmon_environment("git", tmp_path)) as url, aiohttp.ClientSession() as session:
         # The token in place of that sidecar's address, which nothing here has.
         asked = {"Host": DOT_ENV["TAILSCALE_DOMAIN_GIT"], "Authorization": f"Bearer {'0' * 64}"}
-        for path in ("/vpn", "/web/vpn.js", "/health-monitoring/summary"):
+        for path in ("/vpn", "/web/app.js", "/health-monitoring/summary"):
             async with session.get(url + path, headers=asked) as response:
                 assert response.status == 200, path
         async with session.get(url + "/vpn", headers={"Host": "evil.example"}) as response:

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from tsmon.config import Settings
 from tsmon.monitor.state import View
+from tsmon.server.refusal import ask_for_token
 from tsmon.server.replies import error_response
 from tsmon.server.waiting import BusyError, WhoisLine
 from tsmon.server.wrong_tokens import WrongTokens
@@ -157,12 +158,7 @@ class Access:
                 return None
             if given:
                 await self._wrong.slow_down(request.remote or "")
-            return error_response(
-                401,
-                "unauthorized",
-                "a token is needed: as Bearer, or as the password of Basic",
-                {hdrs.WWW_AUTHENTICATE: 'Basic realm="tsmon", charset="UTF-8"'},
-            )
+            return ask_for_token(request.headers.get(hdrs.ACCEPT, ""), wrong=bool(given))
         if await self._is_member(request):
             return None
         return error_response(
