@@ -23,8 +23,8 @@ from tsmon.monitor.alerts import Silence
 FOLDER = ROOT / "docs" / "screenshots"
 PICTURES = (
     # name, path of the page, width, height, colours
-    ("dashboard", "vpn", 1440, 900, "light"),
-    ("dashboard-dark", "vpn", 1440, 900, "dark"),
+    ("dashboard", "vpn", 1440, 820, "light"),
+    ("dashboard-dark", "vpn", 1440, 820, "dark"),
     ("node", "vpn?node=chocolate-factory-dev", 1280, 700, "light"),
     ("phone", "vpn", 390, 844, "dark"),
 )
@@ -60,7 +60,7 @@ async def take_hard_times(browser: Browser) -> None:
         )
         tailnet.off("chocolate-factory", "git", "backup")
         await expect(page.locator("#alerts li[id]")).not_to_have_count(0, timeout=60_000)
-        await expect(page.locator("#numbers")).to_contain_text("3alerts", timeout=60_000)
+        await expect(page.locator("#numbers")).to_contain_text("alerts3", timeout=60_000)
         git = next(key for key, alert in daemon.monitor.alerts.items() if alert.hostname == "git")
         await daemon.parts.operators.acknowledge(git, "alice")
         await expect(page.locator("#alerts")).to_contain_text("acknowledged by alice", timeout=60_000)

@@ -71,7 +71,7 @@ function showNumbers(summary, incidents) {
       make(
         "div",
         { "data-key": name, "data-kind": value ? kind : null },
-        make("dt", {}, name),
+        make("dt", {}, value === 1 ? name.replace(/s$/, "") : name),
         make("dd", {}, make("a", { href, "data-filter": filter }, value.toLocaleString())),
       ),
     ),
