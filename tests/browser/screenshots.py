@@ -51,7 +51,7 @@ async def scripted() -> AsyncIterator[tuple[str, SimTailnet, Daemon]]:
 async def take_hard_times(browser: Browser) -> None:
     """An outage that somebody takes care of, then a monitor that cannot see."""
     async with scripted() as (url, tailnet, daemon):
-        page = await browser.new_page(viewport={"width": 1440, "height": 840}, reduced_motion="reduce")
+        page = await browser.new_page(viewport={"width": 1440, "height": 760}, reduced_motion="reduce")
         await page.goto(f"{url}/vpn")
         await page.locator(".spark").nth(2).wait_for(state="attached")
         now = daemon.clock.wall()
