@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
+from tsmon.history.table_rows import TABLES
 
 from tests.support.fake_api import serving
 from tsmon import __version__
@@ -33,7 +34,6 @@ from tsmon.demo.servers import FakeLocalApi, FakeSidecar
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.schema import MIGRATIONS
 from tsmon.history.store import Store
-from tsmon.server import admin
 from tsmon.source.status import Decoder
 
 COMMAND = [sys.executable, "-c", "from tsmon.cli import main; main()"]
@@ -674,7 +674,7 @@ LINES = b"".join(json.dumps({"id": number, "name": "x" * 90}).encode() + b"\n" f
 
 
 def test_the_tables_are_those_of_the_daemon() -> None:
-    assert set(export.TABLES) == set(admin._EXPORTS)
+    assert set(export.TABLES) == set(TABLES)
 
 
 def test_export_to_stdout(tmp_path: Path) -> None:

@@ -4,17 +4,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tsmon.base.text import counted, length_words
 from tsmon.cli.terminal import SEVERITY_STYLES, local_time, local_words, plain, when
+from tsmon.monitor.wording import BRIEF_WORDS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 _GAP = 2  # cells between two columns
-_REASONS = {
-    "stopped": "Tailscale stopped",
-    "key_expired": "key expired",
-    "unreachable": "answers no ping",
-}
 _STATUS_STYLES = {"healthy": "bold green", "degraded": "bold yellow", "critical": "bold red"}
 _STATE_STYLES = {"online": "green", "offline": "red", "unknown": "dim yellow"}
 _MARKS = {"online": "●", "offline": "✖", "unknown": "○"}
@@ -160,8 +156,8 @@ def state_words(node: dict[str, Any], now: float) -> str:
         words += f", {plain(node['last_state'], 10)} before {local_time(last_at, now)}" if last_at else ""
     if node.get("reason") == "control" and node.get("reachable") is True:
         words += ", but answers pings"
-    elif node.get("reason") in _REASONS:
-        words += f", {_REASONS[node['reason']]}"
+    elif node.get("reason") in BRIEF_WORDS:
+        words += f", {BRIEF_WORDS[node['reason']]}"
     words += ", flapping" if node.get("flapping") else ""
     return words + (", silenced" if node.get("silenced_until") else "")
 

@@ -13,17 +13,12 @@ from tsmon.base.clock import Moment, rfc3339
 from tsmon.classify import Role, Severity
 from tsmon.monitor.reach import Pings
 from tsmon.monitor.state import Event, Node, OfflineReason, Reach, State
+from tsmon.monitor.wording import REASON_WORDS
 from tsmon.source.status import NodeFacts, Snapshot
 
 SECOND_LOOK = 10.0
 """Seconds that must lie between the two documents that lack a node before it counts as removed (rule 4.1)."""
 
-_REASON_WORDS = {
-    "stopped": "Tailscale is stopped on it",
-    "key_expired": "its key expired",
-    "control": "the control server says so",
-    "unreachable": "control calls it online, but three pings in a row got no answer",
-}
 _VOLATILE = ("online", "last_seen", "cur_addr", "peer_relay", "relay", "rx_bytes", "tx_bytes")
 _VOLATILE_REACH = ("latency_ms", "path", "measured_at")
 
@@ -308,7 +303,7 @@ def _state_event(node: Node, at: float, *, first: bool = False) -> Event:
         words = f"{node.hostname} is online"
         return node_event("node_online", "ok", node, at, words, **({"first": True} if first else {}))
     reason = node.reason or "control"
-    words = f"{node.hostname} is offline: {_REASON_WORDS[reason]}"
+    words = f"{node.hostname} is offline: {REASON_WORDS[reason]}"
     details: dict[str, Any] = {"reason": reason, "last_seen": rfc3339(node.last_online)}
     if reason == "unreachable" and not node.reach.cross_checked:
         words += " (there was no other node to cross-check with)"

@@ -15,6 +15,7 @@ from tsmon.monitor.incidents import OUTAGES, stream_of
 from tsmon.monitor.rules.step import until_due
 from tsmon.monitor.selection import Selector
 from tsmon.monitor.state import Node, View
+from tsmon.monitor.wording import how_known
 from tsmon.notify.grouping import Draft, Group, load_groups
 from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
 
@@ -323,11 +324,4 @@ def confirmation(alert: Alert, node: Node) -> str:
         return "the control plane calls it offline, pings are answered"
     if alert.kind != "node_offline":
         return ""
-    if node.reason == "unreachable":
-        checked = "other nodes answer theirs" if node.reach.cross_checked else "no other node to compare with"
-        return f"three pings in a row unanswered ({checked}); the control plane still calls it online"
-    if node.reason == "key_expired":
-        return "its node key expired"
-    if node.reach.asked:
-        return "the control plane calls it offline, and it answers no ping"
-    return "the control plane calls it offline"
+    return how_known(node)

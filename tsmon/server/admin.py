@@ -7,10 +7,9 @@ import grp
 import os
 import pwd
 import socket
-import sqlite3
 import struct
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from tsmon.base.text import clean_text
 from tsmon.config import ConfigError
 from tsmon.history.notes import add_note
 from tsmon.history.store import Store
+from tsmon.history.table_rows import TABLES, export_rows
 from tsmon.monitor.alerts import Silence
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.operators import Operators
@@ -30,21 +30,8 @@ from tsmon.server.noting import wanted_note
 from tsmon.server.replies import ApiError, errors, note_begun
 from tsmon.source.errors import NOT_JSON
 
-_CHUNK = 2000
 _LARGEST_REQUEST = 512 * 1024 * 1024
 """Bytes: years of another monitor's samples. Only the owner reaches the socket."""
-
-_EXPORTS = {
-    "events": "SELECT id, timestamp, recorded_at, event_type, severity, node_id, hostname, node_type,"
-    " message, details FROM events WHERE timestamp >= ? ORDER BY id",
-    "spans": "SELECT nodes.id AS node_id, nodes.hostname, spans.state, spans.start, spans.end"
-    " FROM spans JOIN nodes ON nodes.num = spans.node"
-    " WHERE coalesce(spans.end, 9e999) >= ? ORDER BY spans.node, spans.start",
-    "observed": "SELECT scope AS node_id, start, end FROM observed WHERE end >= ? ORDER BY scope, start",
-    "latency": "SELECT nodes.id AS node_id, nodes.hostname, time, min_ms, mean_ms, max_ms, loss, path"
-    " FROM latency JOIN nodes ON nodes.num = latency.node WHERE time >= ? ORDER BY latency.node, time",
-}
-_TIMES = ("timestamp", "recorded_at", "start", "end", "time")
 
 
 class Result(Protocol):
@@ -262,33 +249,18 @@ class Admin:
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         table = request.query.get("table", "events")
-        if table not in _EXPORTS:
-            raise ApiError(400, "bad_request", f"table takes one of {', '.join(_EXPORTS)}")
+        if table not in TABLES:
+            raise ApiError(400, "bad_request", f"table takes one of {', '.join(TABLES)}")
         try:
             since = parse_rfc3339(request.query["since"]) if "since" in request.query else 0.0
         except (ValueError, OverflowError):
             raise ApiError(400, "bad_request", "since takes a time as 2026-11-23T14:02:00Z") from None
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        async for rows in self._rows(table, since):
+        async for rows in export_rows(self._store, table, since):
             await response.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         await response.write_eof()
         return response
-
-    async def _rows(self, table: str, since: float) -> AsyncIterator[list[dict[str, Any]]]:
-        offset = 0
-        while True:
-
-            def read(db: sqlite3.Connection, offset: int = offset) -> list[dict[str, Any]]:
-                cursor = db.execute(_EXPORTS[table] + " LIMIT ? OFFSET ?", (since, _CHUNK, offset))
-                names = [column[0] for column in cursor.description]
-                return [_row(dict(zip(names, row, strict=True))) for row in cursor]
-
-            rows = await self._store.read(read, timeout=60.0)
-            if not rows:
-                return
-            yield rows
-            offset += len(rows)
 
 
 def _is_id(text: str) -> bool:
@@ -355,15 +327,6 @@ def _silence_row(silence: Silence) -> dict[str, Any]:
         "created": rfc3339(silence.created),
         "ends": rfc3339(silence.ends),
     }
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    for name in _TIMES:
-        if name in row:
-            row[name] = rfc3339(row[name])
-    if "details" in row:
-        row["details"] = msgspec.json.decode(row["details"])
-    return row
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
