@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
-from tsmon.history.table_rows import TABLES
 
 from tests.support.fake_api import serving
 from tsmon import __version__
@@ -34,6 +33,7 @@ from tsmon.demo.servers import FakeLocalApi, FakeSidecar
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.schema import MIGRATIONS
 from tsmon.history.store import Store
+from tsmon.history.table_rows import TABLES
 from tsmon.source.status import Decoder
 
 COMMAND = [sys.executable, "-c", "from tsmon.cli import main; main()"]
