@@ -67,7 +67,7 @@ def lay_out(root: Path, wheels: Path, python: str, pip: str) -> tuple[str, str]:
     unit = (ROOT / "packaging/systemd/tsmon.service").read_text()
     # A user that stays: files in /etc/tsmon can be given to its group.
     unit = unit.replace("/usr/local/bin/tsmon", "/usr/bin/tsmon").replace("DynamicUser=yes", "User=tsmon")
-    write(root / "lib/systemd/system/tsmon.service", unit)
+    write(root / "usr/lib/systemd/system/tsmon.service", unit)
     write(root / "usr/lib/sysusers.d/tsmon.conf", (HERE / "sysusers.conf").read_text())
     write(root / "etc/tsmon/environment", (HERE / "environment").read_text())
     documents = root / "usr/share/doc/tsmon"
