@@ -61,6 +61,7 @@ async def fill(directory: Path) -> Path:
             db.execute("INSERT INTO notifications VALUES (?, 'c', 1.0, ?, 0, 0, NULL, NULL)", (at, words))
             db.execute("INSERT INTO influx_outbox VALUES (?, 1.0, 1.0, 1, 1, x'61')", (at,))
             db.execute("INSERT INTO influx_quarantine VALUES (?, 1.0, 'line', 'error')", (at,))
+            db.execute("INSERT INTO notes VALUES (?, 'n1', 1.0, 2.0, 0, 3.0, 'a', 't')", (at,))
             db.execute("INSERT INTO bad_rows VALUES (?, 1.0, 'events', 'reason', '{}')", (at,))
 
     await store.write(more)
@@ -116,7 +117,7 @@ async def test_a_whole_tsmon_starts_with_a_bad_row_in_every_table(tmp_path: Path
     path = await fill(tmp_path / "state")
     spoiled = {"events": "details", "alerts": "body", "nodes": "body", "meta": "value", "spans": "state"}
     spoiled |= {"observed": "end", "latency": "time", "silences": "body", "notifications": "body"}
-    spoiled |= {"influx_outbox": "grid", "influx_quarantine": "line"}
+    spoiled |= {"influx_outbox": "grid", "influx_quarantine": "line", "notes": "start"}
     for table, column in spoiled.items():
         assert spoil(path, table, column, "x'fffe00'") == "blob"
     async with site(tmp_path) as tsmon:
