@@ -408,11 +408,13 @@ async def test_the_place_of_a_killed_handler_is_taken_by_the_next(proxy: Proxy) 
         writers.append(writer)
     await wait_for(lambda: len(proxy.calls) == 16)
     assert (await proxy.ask("/whois/100.64.0.2")).status == 503
-    for child in children(proxy.process.pid):
-        os.kill(int(child), signal.SIGKILL)
+    handlers = [int(file.read_text()) for file in (proxy.directory / "tmp").rglob("whois.*")]
+    assert len(handlers) == 16
+    for handler in handlers:
+        os.kill(handler, signal.SIGKILL)
     for writer in writers:
         writer.close()
-    await wait_for(lambda: not children(proxy.process.pid))
+    await wait_for(lambda: not any(Path(f"/proc/{handler}").exists() for handler in handlers))
     proxy.say("whois", out="{}")
     assert (await proxy.ask("/whois/100.64.0.2")).status == 200
 
