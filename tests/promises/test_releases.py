@@ -55,16 +55,21 @@ def breaks(old: Document, new: Document) -> Iterator[str]:
                 was, is_now = (
                     body["content"][kind].get("schema", {}) for body in (response, after["responses"][code])
                 )
-                yield from differences(f"{path} {code}", was, is_now)
+                yield from differences(f"{path} {code}", was, is_now, new["components"]["schemas"])
     for name, schema in old["components"]["schemas"].items():
         if name not in new["components"]["schemas"]:
             yield f"the schema {name} is gone"
         else:
-            yield from differences(name, schema, new["components"]["schemas"][name])
+            yield from differences(
+                name, schema, new["components"]["schemas"][name], new["components"]["schemas"]
+            )
 
 
-def differences(where: str, old: Document, new: Document) -> Iterator[str]:
-    """The same for one schema; references are compared by name, and once each where they are defined."""
+def differences(where: str, old: Document, new: Document, schemas: Document) -> Iterator[str]:
+    """The same for one schema; references are compared by name, and once each where they are defined. What
+    had no name may have got one: `schemas` are the new ones."""
+    if "$ref" in new and "$ref" not in old:
+        new = schemas[new["$ref"].rsplit("/", 1)[-1]]
     if (old.get("$ref"), old.get("type")) != (new.get("$ref"), new.get("type")):
         yield f"{where}: was {_kind(old)}, is {_kind(new)}"
         return
@@ -72,7 +77,7 @@ def differences(where: str, old: Document, new: Document) -> Iterator[str]:
         if name not in new.get("properties", {}):
             yield f"{where}.{name} is gone"
         else:
-            yield from differences(f"{where}.{name}", field, new["properties"][name])
+            yield from differences(f"{where}.{name}", field, new["properties"][name], schemas)
     for name in old.get("required", ()):
         if name in new.get("properties", {}) and name not in new.get("required", ()):
             yield f"{where}.{name} was always there, now it may be missing"
@@ -81,7 +86,7 @@ def differences(where: str, old: Document, new: Document) -> Iterator[str]:
             if not isinstance(new.get(key), dict):
                 yield f"{where}: {key} is gone"
             else:
-                yield from differences(f"{where}[]", old[key], new[key])
+                yield from differences(f"{where}[]", old[key], new[key], schemas)
     kinds = {json.dumps(_kind(one)) for one in old.get("anyOf", ())}
     if kinds != {json.dumps(_kind(one)) for one in new.get("anyOf", ())}:
         yield f"{where}: was one of {sorted(kinds)}, is not any more"
