@@ -231,7 +231,7 @@ def test_serve_reaches_what_the_dashboard_asks_for() -> None:
         assert site["Handlers"][path]["Proxy"] == f"http://tsmon:8000{path}"
     page = (PACKAGE / "web" / "vpn.html").read_text()
     for asset in re.findall(r'(?:href|src)="([^"#]+)"', page):
-        assert asset.startswith(("web/", "health-monitoring/", "vpn")), asset
+        assert asset.startswith(("web/", "health-monitoring/", "vpn", "?")), asset
 
 
 # -- tsmon with these settings, for real -------------------------------------------------------------------
