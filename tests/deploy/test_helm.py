@@ -15,7 +15,7 @@ HELM = shutil.which("helm", path=os.pathsep.join((os.environ.get("TSMON_E2E_BIN"
 
 pytestmark = pytest.mark.skipif(
     HELM is None,
-    reason="SKIPPED LOUDLY: no helm (tests/e2e/get-tools.sh builds one), the chart is not rendered",
+    reason="SKIPPED LOUDLY: no helm on PATH or in TSMON_E2E_BIN: the chart is not rendered",
 )
 
 

@@ -87,7 +87,7 @@ def unable() -> str:
         return f"no {', '.join(absent)} on PATH or in TSMON_E2E_BIN"
     if not Path("/dev/net/tun").exists():
         return "no /dev/net/tun"
-    return "" if compose_command() else "no Compose 2.24.4 or newer (tests/e2e/get-tools.sh builds one)"
+    return "" if compose_command() else "no Compose 2.24.4 or newer on PATH or in TSMON_E2E_BIN"
 
 
 class Docker:
