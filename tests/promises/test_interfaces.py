@@ -96,7 +96,9 @@ async def test_project_only_is_the_default_and_shows_the_critical_nodes(here: Si
 async def test_critical_has_git_dev_and_prod_always(here: Site) -> None:
     answer = await here.get(f"{BASE}/critical")
     assert list(answer) == ["git", "dev", "prod"]
-    assert all(set(entry) == {"status", "online", "total", "nodes"} for entry in answer.values())
+    assert all(
+        set(entry) == {"status", "online", "total", "was_filled", "nodes"} for entry in answer.values()
+    )
 
 
 async def test_critical_says_missing_when_no_node_fits(tmp_path: Path) -> None:
