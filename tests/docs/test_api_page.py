@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 TEXT = (DOCS / "api.md").read_text()
 
 
-def table() -> list[Route]:
+def table() -> list[Route[Any]]:
     """The route table of an API that nobody asks."""
     nothing: Any = SimpleNamespace(subscribe=lambda _: None, view=None, alerts={})
     api = Api(
@@ -69,24 +69,24 @@ def structs(kind: Any) -> set[type[msgspec.Struct]]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-def test_every_route_with_its_parameters_and_fields(route: Route) -> None:
+def test_every_route_with_its_parameters_and_fields(route: Route[Any]) -> None:
     text = section(route.path)
-    for param in route.params or ():
+    for param in route.params:
         assert f"`{param.name}`" in text, param.name
     for struct in structs(route.answer):
         for field in msgspec.structs.fields(struct):
-            told = TEXT if struct.__name__ in SHARED else text
-            assert re.search(rf"[`\"]{field.name}[`\"]", told), f"{struct.__name__}.{field.name}"
+            where = TEXT if struct.__name__ in SHARED else text
+            assert re.search(rf"[`\"]{field.name}[`\"]", where), f"{struct.__name__}.{field.name}"
 
 
 def test_every_heading_is_a_route() -> None:
-    # /metrics is another room's: tests/test_openapi.py has all routes of a running tsmon.
-    told = set(re.findall(r"^## GET (\S+)$", TEXT, re.MULTILINE)) - {"/metrics"}
-    assert told == {route.path for route in ROUTES}
+    # /metrics is not the API's own: tests/server/test_openapi.py has all routes of a running tsmon.
+    documented = set(re.findall(r"^## GET (\S+)$", TEXT, re.MULTILINE)) - {"/metrics"}
+    assert documented == {route.path for route in ROUTES}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-def test_the_examples_are_answers(route: Route) -> None:
+def test_the_examples_are_answers(route: Route[Any]) -> None:
     for block in re.findall(r"```json\n(.*?)```", section(route.path), re.DOTALL):
         answer: Any = msgspec.json.decode(
             block, type=Any if get_origin(route.answer) is None else route.answer
@@ -101,11 +101,11 @@ def test_the_error_example_is_an_error() -> None:
     assert msgspec.json.decode(block, type=ErrorAnswer).error.code == "bad_parameter"
 
 
-def test_every_choice_is_told() -> None:
+def test_every_choice_is_documented() -> None:
     for route in ROUTES:
-        for param in route.params or ():
-            if param.kind == "choice":
-                for choice in param.choices:
+        for param in route.params:
+            if param.takes.kind == "choice":
+                for choice in param.takes.choices:
                     assert not choice or f"`{choice.removeprefix('-')}`" in TEXT, (route.path, param, choice)
     assert all(f"`{kind}`" in section("/health-monitoring/alerts") for kind in ALERT_KINDS)
     assert all(f"`{kind}`" in section("/health-monitoring/logs") for kind in EVENT_TYPES)

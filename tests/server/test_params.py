@@ -2,8 +2,9 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +13,30 @@ from yarl import URL
 
 from tests.support.site import site
 from tsmon.base.clock import rfc3339
-from tsmon.server import route_params as queries
-from tsmon.server.params import BadParameterError, Param, parse_query
-
-EVERY = sorted(
-    {param for table in (queries.NODES, queries.ALERTS, queries.LOGS, queries.HISTORY) for param in table}
-    | {*queries.UPTIME, *queries.LATENCY},
-    key=repr,
+from tsmon.server.page import GlanceQuery, TableQuery
+from tsmon.server.params import AnyQuery, BadParameterError, Param, Query, Takes, params_of, parse_query
+from tsmon.server.report_route import ReportQuery
+from tsmon.server.route_params import (
+    AlertsQuery,
+    HistoryQuery,
+    LatencyQuery,
+    LogsQuery,
+    NodesQuery,
+    UptimeQuery,
 )
+
+QUERIES: list[type[Query]] = [
+    NodesQuery,
+    AlertsQuery,
+    LogsQuery,
+    UptimeQuery,
+    LatencyQuery,
+    HistoryQuery,
+    GlanceQuery,
+    TableQuery,
+    ReportQuery,
+]
+EVERY = [(query, param) for query in QUERIES for param in params_of(query)]
 WORDS = st.one_of(
     st.text(max_size=30),
     st.integers().map(str),
@@ -30,36 +47,51 @@ WORDS = st.one_of(
 )
 
 
-@given(param=st.sampled_from(EVERY), text=WORDS)
-def test_a_value_is_taken_or_refused_by_name(param: Param, text: str) -> None:
-    value, refusal = None, ""
+@given(which=st.sampled_from(EVERY), text=WORDS)
+def test_a_value_is_taken_or_refused_by_name(which: tuple[type[Query], Param], text: str) -> None:
+    """What is taken has the type that the query's struct promises, and lies in what the parameter takes."""
+    query, param = which
+    takes = param.takes
+    refusal = ""
     try:
-        value = parse_query(MultiDict({param.name: text}), [param])[param.name]
+        found = parse_query(MultiDict({param.name: text}), query)
     except BadParameterError as error:
         refusal = str(error)
-    match "refused" if refusal else param.kind:
-        case "refused":
-            assert refusal == f"{param.name} takes {param.takes}"
-        case "bool":
-            assert isinstance(value, bool)
+    if refusal:
+        assert refusal == f"{param.name} takes {takes.words}"
+        return
+    value = getattr(found, param.field)
+    assert msgspec.convert(msgspec.to_builtins(found), query) == found
+    match takes.kind:
         case "int":
-            assert isinstance(value, int)
-            assert param.least <= value <= param.most
+            assert takes.least <= value <= takes.most
         case "time":
-            assert isinstance(value, float)
             assert rfc3339(value)
         case "duration":
-            assert isinstance(value, float)
             assert value >= 0
         case "choice":
-            assert value in param.choices
+            assert value in takes.choices
         case "names":
-            assert isinstance(value, tuple)
-            assert set(value) <= set(param.choices)
-        case "text":
+            assert set(value) <= set(takes.choices)
+        case "text" | "month" | "moment" | "zone":
             assert value == text
-        case _:
-            pytest.fail(f"an unknown kind: {param.kind}")
+        case kind:
+            assert kind == "bool"
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    assert parse_query(MultiDict(), NodesQuery) == NodesQuery()
+    found = parse_query(MultiDict({"from": "2026-10-01"}), ReportQuery)
+    assert (found.start, found.end, found.format) == ("2026-10-01", "", "")
+    assert parse_query(MultiDict(anything="1"), AnyQuery) == AnyQuery()
+
+
+def only(kind: str) -> Any:
+    """A query of one parameter, `p`."""
+    takes = Takes(kind, "", least=-10, most=10)
+    return msgspec.defstruct(
+        "Only", [("p", Annotated[Any, takes], None)], bases=(Query,), frozen=True, kw_only=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,8 +107,8 @@ def test_a_value_is_taken_or_refused_by_name(param: Param, text: str) -> None:
     ],
 )
 def test_values(kind: str, text: str, value: Any) -> None:
-    param = Param("p", kind, "", least=-10, most=10)
-    assert parse_query(MultiDict(p=text), [param]) == {"p": value}
+    kind_of_query = only(kind)
+    assert parse_query(MultiDict(p=text), kind_of_query) == kind_of_query(p=value)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +128,14 @@ def test_values(kind: str, text: str, value: Any) -> None:
 )
 def test_refused(kind: str, text: str) -> None:
     with pytest.raises(BadParameterError, match="p takes"):
-        parse_query(MultiDict(p=text), [Param("p", kind, "", least=-10, most=10)])
+        parse_query(MultiDict(p=text), only(kind))
 
 
 def test_unknown_and_repeated_names() -> None:
     with pytest.raises(BadParameterError, match="no query parameter 'x' here; there are: p"):
-        parse_query(MultiDict(x="1"), [Param("p", "text", "")])
+        parse_query(MultiDict(x="1"), only("text"))
     with pytest.raises(BadParameterError, match="p is given more than once"):
-        parse_query(MultiDict([("p", "1"), ("p", "2")]), [Param("p", "text", "")])
+        parse_query(MultiDict([("p", "1"), ("p", "2")]), only("text"))
 
 
 async def test_whatever_is_asked_nothing_fails(tmp_path: Path) -> None:
@@ -139,8 +171,9 @@ async def test_whatever_is_asked_nothing_fails(tmp_path: Path) -> None:
         for _ in range(600):
             route = dice.choice(routes)
             query = {}
-            for param in dice.sample(route.params or (), k=min(len(route.params or ()), dice.randint(0, 3))):
-                query[param.name] = dice.choice([*texts, *(param.choices or ())])
+            params = route.params
+            for param in dice.sample(params, k=min(len(params), dice.randint(0, 3))):
+                query[param.name] = dice.choice([*texts, *param.takes.choices])
             path = route.path.replace("{node}", dice.choice(["git", "nobody", "%00", "..%2f"]))
             path = path.replace("{ip}", "100.64.0.2").replace("{name}", dice.choice(["vpn.css", "%2e%2e"]))
             url = URL(here.daemon.url + path, encoded=True).with_query(query)

@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_ends_its_work_and_a_busy_line_is_503(
                 working.pop()
             return {}
 
-        monkeypatch.setattr(here.daemon.api._history, "bars", bars)
+        monkeypatch.setattr(here.daemon.api._past._history, "bars", bars)
         host, port = here.daemon.url.removeprefix("http://").split(":")
         writers = []
         for number in range(50):
@@ -144,7 +144,7 @@ async def test_a_client_that_leaves_ends_its_work_and_a_busy_line_is_503(
         for writer in writers:
             writer.transport.abort()
         await here.until(lambda: not working)
-        assert here.daemon.api._bars._clients == {}
+        assert here.daemon.api._past._bars._clients == {}
 
 
 async def test_a_name_longer_than_a_file_may_have_is_not_found(tmp_path: Path) -> None:

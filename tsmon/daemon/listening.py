@@ -10,6 +10,7 @@ from tsmon.config import BAD_CONFIGURATION, ConfigError, Settings, admin_sockets
 from tsmon.daemon.parts import Parts
 from tsmon.server.admin import Admin
 from tsmon.server.connections import IDLE_SECONDS, Connections
+from tsmon.server.params import NoQuery
 from tsmon.server.routing import Route
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,9 @@ class Listening:
     """Both of them: `start`, `close` (no new connections), `stop`."""
 
     def __init__(self, parts: Parts, admin: Admin, state_dir: Path) -> None:
-        app = parts.api.application([Route("/metrics", parts.metrics.metrics, "Prometheus text", str)])
+        app = parts.api.application(
+            [Route("/metrics", parts.metrics.metrics, "Prometheus text", str, NoQuery)]
+        )
         self.connections = Connections(stuck=parts.loops.stuck, trusts=parts.api.access.is_trusted)
         app.on_response_prepare.append(self.connections.make_room)
         app.middlewares.insert(0, self.connections.middleware)

@@ -3,12 +3,12 @@
 import asyncio
 import stat
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
+from tsmon.server.params import AnyQuery
 from tsmon.server.replies import Body, reply
-from tsmon.server.routing import Route, nothing_at, redirect
+from tsmon.server.routing import Route, Routes, nothing_at, redirect
 
 WEB = Path(__file__).parent.parent / "web"
 _TYPES = {
@@ -52,21 +52,21 @@ class Pages:
     def __init__(self) -> None:
         self._assets = Assets()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> Routes:
         return [
-            Route("/docs", self.docs, "This API for people", str, None),
-            Route("/vpn", self.dashboard, "The dashboard", str, None),
-            Route("/web/{name}", self.asset, "The dashboard's files", bytes, None),
-            Route("/", self.root, "Redirects to the dashboard", str, None),
+            Route("/docs", self.docs, "This API for people", str, AnyQuery),
+            Route("/vpn", self.dashboard, "The dashboard", str, AnyQuery),
+            Route("/web/{name}", self.asset, "The dashboard's files", bytes, AnyQuery),
+            Route("/", self.root, "Redirects to the dashboard", str, AnyQuery),
         ]
 
-    async def dashboard(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    async def dashboard(self, request: web.Request, _: AnyQuery) -> web.StreamResponse:
         return await self._file(request, "vpn.html")
 
-    async def docs(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    async def docs(self, request: web.Request, _: AnyQuery) -> web.StreamResponse:
         return await self._file(request, "docs.html")
 
-    async def asset(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    async def asset(self, request: web.Request, _: AnyQuery) -> web.StreamResponse:
         return await self._file(request, request.match_info["name"])
 
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
@@ -75,6 +75,6 @@ class Pages:
             raise nothing_at(request)
         return await reply(request, body)
 
-    async def root(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+    async def root(self, _: web.Request, __: AnyQuery) -> web.StreamResponse:
         # Relative, so that it holds below any path prefix.
         return redirect("vpn")

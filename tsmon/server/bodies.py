@@ -1,7 +1,6 @@
 """The large answers as bytes, made slice by slice: called in a thread when there are many nodes. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tsmon.base.clock import rfc3339
 from tsmon.history.uptime import Bars
@@ -11,17 +10,17 @@ from tsmon.server.answers import CriticalEntry, HistoryAnswer
 from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.render import Figures, NodeAlerts, critical_answer, history_node, node_answer
 from tsmon.server.replies import Body, encode, encode_list
+from tsmon.server.route_params import NodesQuery
 
 _OPEN_LIST = b"[]}"
-"""How a struct ends whose last field is an empty list."""
 
 
-def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, values: dict[str, Any]) -> Body:
+def nodes_body(view: View, alerts: Sequence[Alert], figures: Figures, query: NodesQuery) -> Body:
     """The nodes that the parameters of /nodes choose."""
     of_nodes = NodeAlerts(alerts)
-    chosen = choose_nodes(view, of_nodes, values, figures)
-    rows = (node_answer(node, view, of_nodes, figures) for node in page_of(chosen, values))
-    names = values["fields"]
+    chosen = choose_nodes(view, of_nodes, query, figures)
+    rows = (node_answer(node, view, of_nodes, figures) for node in page_of(chosen, query.limit, query.offset))
+    names = query.fields
     shown = ({name: getattr(row, name) for name in names} if names else row for row in rows)
     return Body(encode_list(shown), total=len(chosen))
 
@@ -32,7 +31,7 @@ def critical_body(view: View, keys: Mapping[str, str], alerts: Sequence[Alert], 
     members = []
     for key, entry in answer.items():
         head = encode(CriticalEntry(entry.status, entry.online, entry.total, entry.was_filled, []))
-        members.append(encode(key) + b":" + _with_list(head, encode_list(entry.nodes)))
+        members.append(encode(key) + b":" + with_list(head, encode_list(entry.nodes)))
     return Body(b"{" + b",".join(members) + b"}")
 
 
@@ -43,15 +42,14 @@ def history_body(
     times = [rfc3339(bound) for bound in bounds]
     head = encode(HistoryAnswer(times[0], times[-1], len(times) - 1, times, kind, []))
     rows = encode_list(history_node(node, bars[node.id]) for node in nodes if node.id in bars)
-    return Body(_with_list(head, rows), total=total)
+    return Body(with_list(head, rows), total=total)
 
 
-def page_of(nodes: list[Node], values: dict[str, Any]) -> list[Node]:
-    """The page that `limit` and `offset` say."""
-    limit = values["limit"]
-    end = None if limit is None else values["offset"] + limit
-    return nodes[values["offset"] : end]
+def page_of(nodes: list[Node], limit: int | None, offset: int) -> list[Node]:
+    """At most `limit` (None: all) of `nodes` from `offset` on."""
+    return nodes[offset : None if limit is None else offset + limit]
 
 
-def _with_list(head: bytes, rows: bytes) -> bytes:
+def with_list(head: bytes, rows: bytes) -> bytes:
+    """`head`, an encoded struct whose last field is an empty list, with `rows` for that list."""
     return head.removesuffix(_OPEN_LIST) + rows + b"}"

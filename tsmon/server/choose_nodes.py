@@ -1,10 +1,10 @@
 """Which nodes a list shows, and in which order. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from tsmon.monitor.state import Node, View
-from tsmon.server.params import Param
+from tsmon.server.params import Query, Takes
 from tsmon.server.render import NO_FIGURES, Figures, NodeAlerts
 
 SORTS = tuple(
@@ -12,58 +12,65 @@ SORTS = tuple(
     for name in ("hostname", "state", "uptime", "latency", "last_seen", "trouble")
     for sign in ("", "-")
 )
-NODE_FILTERS = (
-    Param("state", "choice", "only nodes in this state", "", choices=("", "online", "offline", "unknown")),
-    Param(
-        "node_type",
-        "choice",
-        "only nodes of this type",
-        "",
-        choices=("", "production", "development", "git", "other"),
-    ),
-    Param("tag", "text", "only nodes with this tag (with or without `tag:`)", ""),
-    Param("user", "text", "only nodes of this owner", ""),
-    Param("role", "text", "only nodes of this role", ""),
-    Param("alerting", "bool", "only nodes with (or without) a firing alert"),
-    Param("flapping", "bool", "only nodes that come and go (or do not)"),
-    Param("silenced", "bool", "only nodes whose alert is silenced (or is not)"),
-    Param("relayed", "bool", "only nodes that are reached over a relay (or are not)"),
-    Param("key_soon", "bool", "only nodes whose key expires within 14 days (or does not)"),
-    Param("q", "text", "only nodes with each of these words in name, address, tag, owner, OS or reason", ""),
-)
 GROUPS = ("", "role", "tag", "user")
 KEY_SOON = 14 * 86400.0
 """Seconds before the expiry of a key that are soon."""
 _STATE_ORDER = {"offline": 0, "unknown": 1, "online": 2}
+_STATES = ("", "online", "offline", "unknown")
+_TYPES = ("", "production", "development", "git", "other")
 _FLAGS = ("alerting", "flapping", "silenced", "relayed", "key_soon")
 
 
-def choose_nodes(view: View, alerts: NodeAlerts, values: dict[str, Any], figures: Figures) -> list[Node]:
+class NodeChoice(Query, frozen=True):
+    """The parameters of a list of nodes."""
+
+    project_only: Annotated[bool, Takes("bool", "the critical nodes only")] = False
+    state: Annotated[str, Takes("choice", "only nodes in this state", choices=_STATES)] = ""
+    node_type: Annotated[str, Takes("choice", "only nodes of this type", choices=_TYPES)] = ""
+    tag: Annotated[str, Takes("text", "only nodes with this tag (with or without `tag:`)")] = ""
+    user: Annotated[str, Takes("text", "only nodes of this owner")] = ""
+    role: Annotated[str, Takes("text", "only nodes of this role")] = ""
+    alerting: Annotated[bool | None, Takes("bool", "only nodes with (or without) a firing alert")] = None
+    flapping: Annotated[bool | None, Takes("bool", "only nodes that come and go (or do not)")] = None
+    silenced: Annotated[bool | None, Takes("bool", "only nodes whose alert is silenced (or is not)")] = None
+    relayed: Annotated[
+        bool | None, Takes("bool", "only nodes that are reached over a relay (or are not)")
+    ] = None
+    key_soon: Annotated[
+        bool | None, Takes("bool", "only nodes whose key expires within 14 days (or does not)")
+    ] = None
+    q: Annotated[
+        str, Takes("text", "only nodes with each of these words in name, address, tag, owner, OS or reason")
+    ] = ""
+    sort: Annotated[str, Takes("choice", "the order; `-` before it reverses", choices=SORTS)] = ""
+
+
+def choose_nodes(view: View, alerts: NodeAlerts, query: NodeChoice, figures: Figures) -> list[Node]:
     """The nodes that the parameters choose: critical ones first, by hostname, unless `sort` is given."""
-    tag = values["tag"]
+    tag = query.tag
     tag = tag if not tag or tag.startswith("tag:") else f"tag:{tag}"
-    words = values["q"].casefold().split()
-    state, node_type = values["state"], values["node_type"]
-    flags = {name: values[name] for name in _FLAGS if values[name] is not None}
+    words = query.q.casefold().split()
+    state, node_type = query.state, query.node_type
+    flags = {name: wanted for name in _FLAGS if (wanted := getattr(query, name)) is not None}
     chosen = [
         node
         for node in view.nodes.values()
-        if (not values["project_only"] or node.role.critical)
+        if (not query.project_only or node.role.critical)
         and (not node_type or node.role.node_type == node_type)
         and (not tag or tag in node.facts.tags)
-        and (not values["user"] or node.facts.user == values["user"])
-        and (not values["role"] or node.role.name == values["role"])
+        and (not query.user or node.facts.user == query.user)
+        and (not query.role or node.role.name == query.role)
         and (not state or view.shown(node).state == state)
         and (not words or _has_words(node, view, words))
         and all(has_flag(name, node, view, alerts) == wanted for name, wanted in flags.items())
     ]
     chosen.sort(key=lambda node: (not node.role.critical, node.hostname))
-    if values["sort"]:
-        name = values["sort"].removeprefix("-")
+    if query.sort:
+        name = query.sort.removeprefix("-")
         key = _sort_key(name, view, alerts, figures)
         # Nodes without the figure stand last in either order.
         known = [node for node in chosen if key(node) is not None]
-        known.sort(key=key, reverse=values["sort"].startswith("-"))
+        known.sort(key=key, reverse=query.sort.startswith("-"))
         chosen = known + [node for node in chosen if key(node) is None]
     return chosen
 

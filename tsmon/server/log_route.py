@@ -1,7 +1,5 @@
 """The event log: one page as JSON, or all of it as CSV or NDJSON."""
 
-from typing import Any
-
 from aiohttp import web
 
 from tsmon.base.clock import rfc3339
@@ -12,11 +10,9 @@ from tsmon.server.answers import LogFilters, LogsAnswer, Pagination
 from tsmon.server.exports import send_log, wanted_export
 from tsmon.server.render import event_answer, severity_counts
 from tsmon.server.replies import Body, encode, reply
-from tsmon.server.route_params import LOGS
+from tsmon.server.route_params import LogsQuery
 from tsmon.server.routing import Route
 from tsmon.server.waiting import WaitingLine
-
-_FILTERS = ("severity", "event_type", "hostname", "node_id", "q", "checks", "before")
 
 
 class LogRoute:
@@ -26,32 +22,38 @@ class LogRoute:
         self._store = store
         self._line = line
 
-    def route(self, path: str) -> Route:
-        return Route(path, self.logs, "The event log, newest first", LogsAnswer, LOGS)
+    def route(self, path: str) -> Route[LogsQuery]:
+        return Route(path, self.logs, "The event log, newest first", LogsAnswer, LogsQuery)
 
-    async def logs(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+    async def logs(self, request: web.Request, query: LogsQuery) -> web.StreamResponse:
         chosen = EventFilter(
-            severity=values["severity"],
-            event_type="" if values["event_type"] == "all" else values["event_type"],
-            hostname=values["hostname"],
-            node_id=values["node_id"],
-            since=values["since"],
-            until=values["until"],
-            q=values["q"],
-            checks=values["checks"],
-            before=values["before"],
+            severity=query.severity,
+            event_type="" if query.event_type == "all" else query.event_type,
+            hostname=query.hostname,
+            node_id=query.node_id,
+            since=query.since,
+            until=query.until,
+            q=query.q,
+            checks=query.checks,
+            before=query.before,
         )
         kind = wanted_export(request)
         if kind is not None:
             return await send_log(request, self._store, chosen, kind)
-        page, per_page = values["page"], values["per_page"]
+        page, per_page = query.page, query.per_page
         async with self._line.turn():
             events, total, counts = await page_of_events(self._store, chosen, per_page, (page - 1) * per_page)
         pages = -(-total // per_page)
         filters = LogFilters(
-            **{name: values[name] for name in _FILTERS},
-            since=rfc3339(values["since"]),
-            until=rfc3339(values["until"]),
+            severity=query.severity,
+            event_type=query.event_type,
+            hostname=query.hostname,
+            node_id=query.node_id,
+            q=query.q,
+            checks=query.checks,
+            before=query.before,
+            since=rfc3339(query.since),
+            until=rfc3339(query.until),
             event_types=EVENT_TYPES,
         )
         answer = LogsAnswer(

@@ -11,6 +11,7 @@ from tsmon.history.notes import Note
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.monitor import Monitor
+from tsmon.server.find_node import find_node
 from tsmon.server.replies import ApiError
 
 _LONGEST = 366 * 86400.0
@@ -33,11 +34,7 @@ async def wanted_note(
         start = start if start is not None else alert.since if alert.since is not None else alert.pending_at
         end = end if end is not None else alert.resolved_at if alert.resolved_at is not None else now
     else:
-        nodes = monitor.view.nodes.values()
-        node = next((node for node in nodes if about in (node.hostname, node.id)), None)
-        node = node or await store.find_removed(about)
-        if node is None:
-            raise ApiError(404, "not_found", f"there is no node {clean_text(about, 100)!r}")
+        node = await find_node(about, monitor.view, store)
         node_id, hostname = node.id, node.hostname
     if start is None or end is None:
         raise ApiError(400, "bad_request", "note takes the times from and to, unless it is about an alert")

@@ -8,6 +8,7 @@ import msgspec
 
 from tsmon.server.answers import ErrorAnswer
 from tsmon.server.params import Param
+from tsmon.server.route_params import NodesQuery
 from tsmon.server.routing import Route
 
 _REF = "#/components/schemas/{name}"
@@ -37,7 +38,7 @@ _ERRORS = {
 }
 
 
-def document(routes: Iterable[Route], version: str, retention: float) -> dict[str, Any]:
+def document(routes: Iterable[Route[Any]], version: str, retention: float) -> dict[str, Any]:
     """The document, before it becomes JSON; `retention` in seconds bounds what may be asked."""
     routes = list(routes)
     typed = [route.answer for route in routes if _is_json(route.answer)]
@@ -70,7 +71,7 @@ def document(routes: Iterable[Route], version: str, retention: float) -> dict[st
     }
 
 
-def _operation(route: Route, schemas: dict[str, Any], retention: float) -> dict[str, Any]:
+def _operation(route: Route[Any], schemas: dict[str, Any], retention: float) -> dict[str, Any]:
     in_path = re.findall(r"\{(\w+)\}", route.path)
     parameters = [
         {
@@ -82,7 +83,7 @@ def _operation(route: Route, schemas: dict[str, Any], retention: float) -> dict[
         }
         for name in in_path
     ]
-    parameters += [_parameter(param, retention) for param in route.params or ()]
+    parameters += [_parameter(param, retention) for param in route.params]
     return {
         "operationId": re.sub(r"\W+", "_", route.path).strip("_") or "root",
         "summary": route.summary,
@@ -95,37 +96,38 @@ def _parameter(param: Param, retention: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": param.name,
         "in": "query",
-        "description": f"{param.doc}; takes {param.takes}",
+        "description": f"{param.takes.doc}; takes {param.takes.words}",
         "schema": _schema(param, retention),
     }
-    if param.kind == "names":
+    if param.takes.kind == "names":
         found |= {"style": "form", "explode": False}
     return found
 
 
 def _schema(param: Param, retention: float) -> dict[str, Any]:
     """What a parameter takes, as JSON Schema."""
+    takes = param.takes
     default = {} if param.default in (None, "", ()) else {"default": param.default}
-    if param.kind == "bool":
+    if takes.kind == "bool":
         return {"type": "string", "enum": ["true", "false", "1", "0", "yes", "no"]}
-    if param.kind == "int":
-        most = min(param.most, int(retention // 3600)) if param.name == "hours" else param.most
-        return {"type": "integer", "minimum": param.least, "maximum": most, **default}
-    if param.kind == "choice":
-        return {"type": "string", "enum": list(param.choices), **default}
-    if param.kind == "names":
-        return {"type": "array", "items": {"enum": list(param.choices)}, "minItems": 1}
-    if param.kind == "time":
+    if takes.kind == "int":
+        most = min(takes.most, int(retention // 3600)) if param.name == "hours" else takes.most
+        return {"type": "integer", "minimum": takes.least, "maximum": most, **default}
+    if takes.kind == "choice":
+        return {"type": "string", "enum": list(takes.choices), **default}
+    if takes.kind == "names":
+        return {"type": "array", "items": {"enum": list(takes.choices)}, "minItems": 1}
+    if takes.kind == "time":
         return {"type": "string", "format": "date-time"}
-    if param.kind == "duration":
+    if takes.kind == "duration":
         # Longer ones are taken, too, up to the retention.
         return {"type": "string", "pattern": "^[1-9][0-9]?(m|h|d)$"}
-    if param.kind in _PATTERNS:
-        return {"type": "string", "pattern": _PATTERNS[param.kind]}
+    if takes.kind in _PATTERNS:
+        return {"type": "string", "pattern": _PATTERNS[takes.kind]}
     return {"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"}
 
 
-def _responses(route: Route, schemas: dict[str, Any], has_path: bool) -> dict[str, Any]:
+def _responses(route: Route[Any], schemas: dict[str, Any], has_path: bool) -> dict[str, Any]:
     if route.path == "/":
         return {"302": {"description": "to the dashboard"}}
     answer = {"description": route.summary, "content": _content(route, schemas)}
@@ -140,12 +142,12 @@ def _responses(route: Route, schemas: dict[str, Any], has_path: bool) -> dict[st
     return responses
 
 
-def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+def _content(route: Route[Any], schemas: dict[str, Any]) -> dict[str, Any]:
     if not _is_json(route.answer):
         kind = _TEXTS.get(route.path, "text/html" if route.answer is str else "*/*")
         return {kind: {"schema": {"type": "string"}}}
     schema = schemas[repr(route.answer)]
-    if any(param.name == "fields" for param in route.params or ()):
+    if route.query is NodesQuery:
         schema = {"type": "array", "items": {"$ref": _REF.format(name="NodeFields")}}
     found: dict[str, Any] = {"application/json": {"schema": schema}}
     if route.path.endswith("/report"):

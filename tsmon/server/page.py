@@ -1,7 +1,7 @@
 """What the dashboard asks for: everything of its first glance in one answer, its table in another. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -9,9 +9,9 @@ from tsmon.history.uptime import Bars
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Node, View
 from tsmon.server.answers import HistoryNode, IncidentsAnswer, NodeAnswer, SummaryAnswer
-from tsmon.server.bodies import critical_body, page_of
-from tsmon.server.choose_nodes import GROUPS, NODE_FILTERS, SORTS, choose_nodes, count_flags, in_groups
-from tsmon.server.params import Param
+from tsmon.server.bodies import critical_body, page_of, with_list
+from tsmon.server.choose_nodes import GROUPS, SORTS, NodeChoice, choose_nodes, count_flags, in_groups
+from tsmon.server.params import Query, Takes
 from tsmon.server.render import Figures, NodeAlerts, history_node, node_answer
 from tsmon.server.replies import Body, encode, encode_list
 
@@ -20,18 +20,23 @@ SPARK_STEP = 1800.0
 _MOST_NAMED = 200
 """Tags or owners that a list offers."""
 
-GLANCE = (Param("sparks", "bool", "with the latency of the critical nodes over 24 h", False),)
-TABLE = (
-    Param("project_only", "bool", "the critical nodes only", False),
-    *NODE_FILTERS,
-    Param("group", "choice", "sections of the list", "", choices=GROUPS),
-    Param("folded", "text", "sections without rows: their names, parted by commas", ""),
-    Param("bars", "bool", "with the state bars of the last 24 h", False),
-    Param("facets", "bool", "with the tags and owners that there are", False),
-    Param("sort", "choice", "the order; `-` before it reverses", "trouble", choices=SORTS),
-    Param("limit", "int", "how many rows at most", 50, least=1, most=1000),
-    Param("offset", "int", "how many rows to skip", 0, least=0, most=1_000_000),
-)
+
+class GlanceQuery(Query, frozen=True):
+    """/glance."""
+
+    sparks: Annotated[bool, Takes("bool", "with the latency of the critical nodes over 24 h")] = False
+
+
+class TableQuery(NodeChoice, frozen=True):
+    """/table."""
+
+    group: Annotated[str, Takes("choice", "sections of the list", choices=GROUPS)] = ""
+    folded: Annotated[str, Takes("text", "sections without rows: their names, parted by commas")] = ""
+    bars: Annotated[bool, Takes("bool", "with the state bars of the last 24 h")] = False
+    facets: Annotated[bool, Takes("bool", "with the tags and owners that there are")] = False
+    sort: Annotated[str, Takes("choice", "the order; `-` before it reverses", choices=SORTS)] = "trouble"
+    limit: Annotated[int, Takes("int", "how many rows at most", 1, 1000)] = 50
+    offset: Annotated[int, Takes("int", "how many rows to skip", 0, 1_000_000)] = 0
 
 
 class GlanceAnswer(msgspec.Struct):
@@ -73,23 +78,21 @@ class TableAnswer(msgspec.Struct):
 class Table:
     """The rows that the parameters choose; `page` are those to show, whose bars may be asked for."""
 
-    def __init__(
-        self, view: View, alerts: Sequence[Alert], figures: Figures, values: Mapping[str, Any]
-    ) -> None:
-        self._view, self._figures, self._values = view, figures, values
+    def __init__(self, view: View, alerts: Sequence[Alert], figures: Figures, query: TableQuery) -> None:
+        self._view, self._figures, self._query = view, figures, query
         self._alerts = NodeAlerts(alerts)
-        chosen = choose_nodes(view, self._alerts, dict(values), figures)
+        chosen = choose_nodes(view, self._alerts, query, figures)
         self.total = len(chosen)
         self._sections: list[Section] = []
         rows = chosen
-        if values["group"]:
-            folded = set(values["folded"].split(",")) if values["folded"] else set()
+        if query.group:
+            folded = set(query.folded.split(",")) if query.folded else set()
             rows = []
-            for name, members in in_groups(chosen, values["group"]).items():
+            for name, members in in_groups(chosen, query.group).items():
                 self._sections.append(self._section(name, members, folded=name in folded))
                 rows += [] if name in folded else members
         self._rows = len(rows)
-        self.page = page_of(rows, dict(values))
+        self.page = page_of(rows, query.limit, query.offset)
 
     def _section(self, name: str, members: Sequence[Node], *, folded: bool) -> Section:
         states = [self._view.shown(node).state for node in members]
@@ -101,7 +104,7 @@ class Table:
         """The answer as bytes."""
         nodes = self._view.nodes.values()
         tags = users = roles = None
-        if self._values["facets"]:
+        if self._query.facets:
             tags = _named(tag for node in nodes for tag in node.facts.tags)
             users = _named(node.facts.user for node in nodes if not node.facts.tagged)
             roles = _named(node.role.name for node in nodes)
@@ -118,7 +121,7 @@ class Table:
             [],
         )
         shown = encode_list(node_answer(node, self._view, self._alerts, self._figures) for node in self.page)
-        return Body(encode(head).removesuffix(b"[]}") + shown + b"}", total=self.total)
+        return Body(with_list(encode(head), shown), total=self.total)
 
 
 def _named(names: Iterable[str]) -> list[str]:

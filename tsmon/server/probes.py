@@ -7,8 +7,9 @@ from aiohttp import web
 
 from tsmon.server.access import AUTHORIZED
 from tsmon.server.answers import ReadyAnswer
+from tsmon.server.params import NoQuery
 from tsmon.server.replies import encode
-from tsmon.server.routing import Route
+from tsmon.server.routing import Route, Routes
 
 
 class Readiness(NamedTuple):
@@ -25,19 +26,19 @@ class Probes:
         self._readiness = readiness
         self._stuck_loop = stuck_loop
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> Routes:
         return [
-            Route("/healthz", self.healthz, "Liveness", dict[str, str]),
-            Route("/readyz", self.readyz, "Readiness", ReadyAnswer),
+            Route("/healthz", self.healthz, "Liveness", dict[str, str], NoQuery),
+            Route("/readyz", self.readyz, "Readiness", ReadyAnswer, NoQuery),
         ]
 
-    async def healthz(self, _: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+    async def healthz(self, _: web.Request, __: NoQuery) -> web.StreamResponse:
         stuck = self._stuck_loop()
         answer = {"status": "ok"} if stuck is None else {"status": "stuck", "loop": stuck}
         headers = {"Cache-Control": "no-store"}
         return web.json_response(answer, status=200 if stuck is None else 503, headers=headers)
 
-    async def readyz(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    async def readyz(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
         readiness = self._readiness()
         status = 200 if readiness.ready else 503
         headers = {"Cache-Control": "no-store"}

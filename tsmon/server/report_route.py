@@ -4,10 +4,11 @@ import asyncio
 import math
 from collections.abc import Callable
 from datetime import date, timedelta
-from typing import Any
+from typing import Annotated
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+import msgspec
 from aiohttp import hdrs, web
 
 from tsmon.base.clock import Clock, parse_rfc3339
@@ -17,26 +18,33 @@ from tsmon.history.reported import read_report
 from tsmon.history.store import Store
 from tsmon.monitor.state import Node, View
 from tsmon.server.calendar import calendar
-from tsmon.server.params import BadParameterError, Param
+from tsmon.server.params import BadParameterError, NoQuery, Query, Takes
 from tsmon.server.replies import Bodies, Body, reply
 from tsmon.server.report import Question, report_answer, report_csv, report_json
 from tsmon.server.report_answers import ReportAnswer
 from tsmon.server.report_html import POLICY, report_html
 from tsmon.server.report_text import report_text
-from tsmon.server.routing import Route
+from tsmon.server.routing import Route, Routes
 from tsmon.server.waiting import WaitingLine
 
 _FRESH = 30.0
 """Seconds for which the figures of a period that is under way serve."""
 _FORMATS = {"html": "text/html", "csv": "text/csv", "text": "text/plain", "json": "application/json"}
-PARAMS = (
-    Param("month", "month", "the calendar month; the one under way when nothing is given", ""),
-    Param("from", "moment", "where it begins; a day begins at midnight", ""),
-    Param("to", "moment", "where it ends; a day is in it; now when left out", ""),
-    Param("time_zone", "zone", "whose calendar; `report.time_zone` when left out", ""),
-    Param("role", "text", "only nodes of this role", ""),
-    Param("format", "choice", "instead of the header `Accept`", "", choices=("", *_FORMATS)),
-)
+
+
+class ReportQuery(Query, frozen=True):
+    """/report."""
+
+    month: Annotated[str, Takes("month", "the calendar month; the one under way when nothing is given")] = ""
+    start: Annotated[str, Takes("moment", "where it begins; a day begins at midnight")] = msgspec.field(
+        default="", name="from"
+    )
+    end: Annotated[str, Takes("moment", "where it ends; a day is in it; now when left out")] = msgspec.field(
+        default="", name="to"
+    )
+    time_zone: Annotated[str, Takes("zone", "whose calendar; `report.time_zone` when left out")] = ""
+    role: Annotated[str, Takes("text", "only nodes of this role")] = ""
+    format: Annotated[str, Takes("choice", "instead of the header `Accept`", choices=("", *_FORMATS))] = ""
 
 
 class ReportRoutes:
@@ -59,12 +67,12 @@ class ReportRoutes:
         self._bodies = Bodies()
         self._line = WaitingLine(at_work=1)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> Routes:
         """For the route table."""
         words = "The report of a period"
         return [
-            Route("/health-monitoring/report", self._report, words, ReportAnswer, PARAMS),
-            Route("/maintenance.ics", self._calendar, "The maintenance windows as a calendar", str),
+            Route("/health-monitoring/report", self._report, words, ReportAnswer, ReportQuery),
+            Route("/maintenance.ics", self._calendar, "The maintenance windows as a calendar", str, NoQuery),
         ]
 
     async def answer(self, whole: Period, role: str = "") -> ReportAnswer:
@@ -82,18 +90,18 @@ class ReportRoutes:
         blind = view.blind.message if view.blind is not None else None
         return await asyncio.to_thread(report_answer, found, question, targets, as_of=view.as_of, blind=blind)
 
-    async def _report(self, request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-        kind = values["format"] or _wanted(request.headers.get(hdrs.ACCEPT, ""))
-        zone = values["time_zone"] or self._settings().report.time_zone
-        whole = self._period(values, zone)
-        link = "?" + urlencode({**{name: text for name, text in values.items() if text}, "format": "csv"})
+    async def _report(self, request: web.Request, query: ReportQuery) -> web.StreamResponse:
+        kind = query.format or _wanted(request.headers.get(hdrs.ACCEPT, ""))
+        zone = query.time_zone or self._settings().report.time_zone
+        whole = self._period(query, zone)
+        link = "?" + urlencode({**msgspec.to_builtins(query), "format": "csv"})
 
         async def make() -> Body:
-            answer = await self.answer(whole, values["role"])
+            answer = await self.answer(whole, query.role)
             return Body(await asyncio.to_thread(_rendered, answer, kind, link), _FORMATS[kind])
 
         made_of = int(self._clock.wall() // _FRESH), self._changes(), id(self._settings())
-        body = await self._bodies.get((kind, *values.values()), made_of, make)
+        body = await self._bodies.get((kind, query), made_of, make)
         headers: dict[str, str] = {hdrs.VARY: "Accept, Accept-Encoding"}
         if kind == "html":
             headers["Content-Security-Policy"] = POLICY
@@ -101,23 +109,23 @@ class ReportRoutes:
             headers[hdrs.CONTENT_DISPOSITION] = 'attachment; filename="tsmon-report.csv"'
         return await reply(request, body, headers)
 
-    def _period(self, values: dict[str, Any], time_zone: str) -> Period:
+    def _period(self, query: ReportQuery, time_zone: str) -> Period:
         """What is asked for. Raises BadParameterError."""
         now = self._clock.wall()
-        if values["month"] and (values["from"] or values["to"]):
+        if query.month and (query.start or query.end):
             raise BadParameterError("month is given beside from or to: keep one of them")
-        if values["to"] and not values["from"]:
+        if query.end and not query.start:
             raise BadParameterError("from is missing: to needs it")
-        if values["from"]:
+        if query.start:
             zone = ZoneInfo(time_zone)
-            start = math.floor(_moment(values["from"], zone, 0))
-            end = math.floor(_moment(values["to"], zone, 1) if values["to"] else now)
+            start = math.floor(_moment(query.start, zone, 0))
+            end = math.floor(_moment(query.end, zone, 1) if query.end else now)
             whole = Period(start, end, time_zone)
         else:
-            whole = month_period(values["month"] or month_of(now, time_zone), time_zone)
+            whole = month_period(query.month or month_of(now, time_zone), time_zone)
         if whole.start >= math.floor(now):
             raise BadParameterError(
-                f"{'from' if values['from'] else 'month'} takes a time that is past: this one has not begun"
+                f"{'from' if query.start else 'month'} takes a time that is past: this one has not begun"
             )
         if whole.end <= whole.start:
             raise BadParameterError("to takes a time after from")
@@ -126,7 +134,7 @@ class ReportRoutes:
             raise BadParameterError("from takes a time within the retention, or a year before at most")
         return whole
 
-    async def _calendar(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    async def _calendar(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
         settings = self._settings()
         body = calendar(settings.maintenance, self._clock.wall(), settings.monitor_name)
         return await reply(request, Body(body, "text/calendar"))

@@ -1,36 +1,43 @@
 """The route table put to work: parameters are read, and everything answers below the path prefix too."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, NamedTuple
 
 from aiohttp import web
 
-from tsmon.server.params import Param, parse_query
+from tsmon.server.params import Param, Q, Query, params_of, parse_query
 from tsmon.server.replies import ApiError
 
 
-class Route(NamedTuple):
+class Route(NamedTuple, Generic[Q]):
     """One route: what it takes and answers. The OpenAPI document is made of these."""
 
     path: str
-    handler: Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+    handler: Callable[[web.Request, Q], Awaitable[web.StreamResponse]]
     summary: str
     answer: Any
-    params: Sequence[Param] | None = ()
-    """None: any parameter is let through, unread (the dashboard keeps its own in its URL)."""
+    query: type[Q]
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The query parameters that it takes."""
+        kind: type[Query] = self.query
+        return params_of(kind)
 
 
-def add_routes(app: web.Application, routes: Iterable[Route], prefix: Callable[[], str]) -> None:
+Routes = list[Route[Any]]
+
+
+def add_routes(app: web.Application, routes: Iterable[Route[Any]], prefix: Callable[[], str]) -> None:
     """Register `routes` at their paths, and below `prefix()`: that is asked at every request, since a reload
     may change what `public_url` says."""
 
-    def below(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def below(route: Route[Any]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             given = request.match_info.get("below")
             if given is not None and f"/{given}" != prefix():
                 raise nothing_at(request)
-            values = {} if route.params is None else parse_query(request.query, route.params)
-            return await route.handler(request, values)
+            return await route.handler(request, parse_query(request.query, route.query))
 
         return handle
 

@@ -1,0 +1,81 @@
+"""The routes that only the dashboard asks: its first glance, and its table."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from tsmon.base.clock import Clock, rfc3339
+from tsmon.base.threads import MANY_NODES, off_loop
+from tsmon.history.embedded import EmbeddedHistory
+from tsmon.server.figures import History
+from tsmon.server.page import (
+    SPARK_STEP,
+    GlanceAnswer,
+    GlanceQuery,
+    Table,
+    TableAnswer,
+    TableQuery,
+    glance_body,
+)
+from tsmon.server.present import Present
+from tsmon.server.probes import Readiness
+from tsmon.server.render import DAY
+from tsmon.server.replies import reply
+from tsmon.server.routing import Route, Routes
+
+
+class PageRoutes:
+    """Everything of a screen in one answer each."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        present: Present,
+        history: History,
+        embedded: EmbeddedHistory,
+        readiness: Callable[[], Readiness],
+    ) -> None:
+        """`embedded` has the latency, wherever `history` reads the states."""
+        self._clock = clock
+        self._present = present
+        self._history = history
+        self._embedded = embedded
+        self._readiness = readiness
+
+    def routes(self, base: str) -> Routes:
+        return [
+            Route(f"{base}/glance", self.glance, "The dashboard's first glance", GlanceAnswer, GlanceQuery),
+            Route(f"{base}/table", self.table, "The dashboard's table", TableAnswer, TableQuery),
+        ]
+
+    async def glance(self, request: web.Request, query: GlanceQuery) -> web.StreamResponse:
+        figures = await self._present.figures.get()
+        view, alerts, keys = self._present.view, self._present.alerts(), self._present.critical_keys
+        sparks = None
+        if query.sparks:
+            ids = [node.id for node in view.nodes.values() if node.role.critical][:MANY_NODES]
+            now = self._clock.wall()
+            lines = await self._embedded.latency_lines(ids, now - DAY, now, SPARK_STEP)
+            sparks = {id_: [(rfc3339(at), ms) for at, ms in line] for id_, line in lines.items()}
+        answer = GlanceAnswer(
+            summary=self._present.summary(),
+            incidents=self._present.incidents(),
+            warnings=self._readiness().parts.get("warnings", []),
+            newest_event=str(self._present.newest_event),
+            sparks=sparks,
+            critical={},
+        )
+        body = await off_loop(lambda: glance_body(answer, view, keys, alerts, figures), len(view.nodes))
+        return await reply(request, body)
+
+    async def table(self, request: web.Request, query: TableQuery) -> web.StreamResponse:
+        figures = await self._present.figures.get()
+        view, alerts = self._present.view, self._present.alerts()
+        found = await off_loop(lambda: Table(view, alerts, figures, query), len(view.nodes))
+        bars, times = {}, None
+        if query.bars:
+            now = self._clock.wall()
+            bounds = [now - DAY + DAY * n / 48 for n in range(49)]
+            times = [rfc3339(bound) for bound in bounds]
+            bars = await self._history.bars(bounds, {node.id for node in found.page})
+        return await reply(request, await off_loop(lambda: found.body(bars, times), len(view.nodes)))
