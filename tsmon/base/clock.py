@@ -72,6 +72,17 @@ def rfc3339(wall: float | None) -> str | None:
     return datetime.fromtimestamp(math.floor(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def parse_go_time(text: str) -> float | None:
+    """Unix seconds of Go's RFC3339Nano; None for none and for Go's zero time (year 1, in any zone). Raises
+    ValueError."""
+    if not text or text.startswith(("0001-", "0000-")):
+        return None
+    try:
+        return parse_rfc3339(text)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
 def parse_rfc3339(text: str) -> float:
     """Unix seconds of an RFC 3339 time; without a zone it is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)

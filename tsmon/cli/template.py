@@ -110,6 +110,16 @@ BODY = """\
 # url_file = "/etc/tsmon/heartbeat-url"
 # interval = "1m"
 
+# [control]                                      # what the control server knows: off without a kind
+# kind = "tailscale"                             # or headscale
+# url = "https://api.tailscale.com"              # needed for headscale: where it answers
+# token_file = "/etc/tsmon/control-token"        # or an OAuth client:
+# client_id = "k123456CNTRL"
+# client_secret_file = "/etc/tsmon/control-secret"
+# interval = "5m"
+# keys = false                                   # warn before any credential of the tailnet ends
+# device_joined = false                          # alert for each new device
+
 # [metrics]
 # per_node = true
 

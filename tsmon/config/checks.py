@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tsmon.config.model import AuthSettings, InfluxSettings, MaintenanceSettings, Settings
+from tsmon.config.model import AuthSettings, ControlSettings, InfluxSettings, MaintenanceSettings, Settings
 from tsmon.config.values import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -20,6 +20,7 @@ def check(settings: Settings) -> None:
     _check_listen(settings)
     _check_auth(settings.auth)
     _check_influx(settings.influx)
+    _check_control(settings.control)
     if settings.public_url:
         _check_web(settings.public_url, "public_url")
     if settings.heartbeat.url:
@@ -113,6 +114,55 @@ def _check_influx(influx: InfluxSettings) -> None:
     for name in ("org", "bucket"):
         if not getattr(influx, name):
             raise ConfigError(f"influx.{name}: is needed with influx.url")
+
+
+_WRONG_TOKENS = {
+    "tskey-client-": "is an OAuth client's: give it as control.client_secret, with control.client_id",
+    "tskey-auth-": "is a key by which nodes join, and reads nothing: make an API access token",
+    "hskey-auth-": "is a key by which nodes join, and reads nothing: headscale apikeys create makes one",
+}
+
+
+def _check_control(control: ControlSettings) -> None:
+    names = ("url", "token", "client_id", "client_secret")
+    given = [name for name in names if getattr(control, name)]
+    if not control.kind:
+        if given:
+            raise ConfigError(f"control.kind: is needed with control.{given[0]}: tailscale or headscale")
+        return
+    if control.url:
+        _check_web(control.url, "control.url")
+        parts = urlsplit(control.url)
+        if parts.username or parts.password or parts.query:
+            raise ConfigError("control.url: must hold no user, password or query (use control.token)")
+    elif control.kind == "headscale":
+        raise ConfigError("control.url: is needed with headscale, as https://headscale.example.com")
+    _check_credential(control)
+
+
+def _check_credential(control: ControlSettings) -> None:
+    client = control.client_id or control.client_secret
+    if control.kind == "headscale" and client:
+        raise ConfigError(
+            "control.client_id: headscale has no OAuth clients: give an API key as control.token"
+        )
+    if control.token and client:
+        raise ConfigError("control.token: is given beside control.client_id: keep one of them")
+    if not control.token and not client:
+        wanted = {"headscale": "an API key", "tailscale": "an access token, or client_id and client_secret"}
+        raise ConfigError(f"control.token: is missing: give {wanted[control.kind]}")
+    if client and not (control.client_id and control.client_secret):
+        missing = "client_secret" if control.client_id else "client_id"
+        raise ConfigError(f"control.{missing}: is missing: an OAuth client has both")
+    for name, secret in (("token", control.token), ("client_secret", control.client_secret)):
+        if secret and not re.fullmatch(r"[!-~]+", secret.reveal()):
+            raise ConfigError(f"control.{name}: holds characters that no credential has")
+    token = control.token.reveal() if control.token else ""
+    for begin, remedy in _WRONG_TOKENS.items():
+        if token.startswith(begin):
+            raise ConfigError(f"control.token: {remedy}")
+    if token.startswith({"tailscale": "hskey-", "headscale": "tskey-"}[control.kind]):
+        raise ConfigError(f"control.token: is no key of {control.kind}: see control.kind")
 
 
 def _check_roles(settings: Settings) -> None:

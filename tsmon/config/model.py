@@ -102,6 +102,21 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_networks: tuple[str, ...] = ()
 
 
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The control server's API. Without `kind` it is not asked."""
+
+    kind: Literal["", "tailscale", "headscale"] = ""
+    url: str = ""
+    """"" means Tailscale's own."""
+    token: Secret | None = None
+    client_id: str = ""
+    client_secret: Secret | None = None
+    interval: Interval = 300.0
+    keys: bool = False
+    """Look at the end of every credential of the tailnet, not only of this one."""
+    device_joined: bool = False
+
+
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_node: bool = True
 
@@ -150,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: tuple[MaintenanceSettings, ...] = ()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     auth: AuthSettings = AuthSettings()
+    control: ControlSettings = ControlSettings()
     admin_group: str = ""
     """Group that may change things with the `tsmon` command; "" means the owner alone."""
     allowed_hosts: tuple[str, ...] = ()

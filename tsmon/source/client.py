@@ -52,7 +52,7 @@ class Client:
                 "source_timeout", f"{self.name}: no answer within {timeout or 10.0:g} s"
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise SourceError("source_unreachable", f"{self.name}: {_os_words(error.os_error)}") from None
+            raise SourceError("source_unreachable", f"{self.name}: {os_words(error.os_error)}") from None
         except aiohttp.ClientResponseError as error:
             words = clean_text(error.message, 120)
             raise SourceError("bad_document", f"{self.name}: is no HTTP server: {words}") from None
@@ -60,7 +60,7 @@ class Client:
             words = "the connection was closed without an answer"
             raise SourceError("source_unreachable", f"{self.name}: {words}") from None
         except (aiohttp.ClientError, OSError) as error:
-            words = _os_words(error) if isinstance(error, OSError) else "the connection broke in mid-answer"
+            words = os_words(error) if isinstance(error, OSError) else "the connection broke in mid-answer"
             raise SourceError("source_unreachable", f"{self.name}: {words}") from None
 
     async def read(self, method: str, path: str, timeout: float) -> tuple[int, bytes, str]:
@@ -82,7 +82,8 @@ class Client:
             self._session = None
 
 
-def _os_words(error: OSError) -> str:
+def os_words(error: OSError) -> str:
+    """Why connecting failed, for people."""
     words = {
         errno.ENOENT: "there is no such socket (is tailscaled running here?)",
         errno.ECONNREFUSED: "connection refused (nobody listens there)",

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from tsmon.base.clock import parse_rfc3339
+from tsmon.base.clock import parse_go_time
 from tsmon.base.text import clean_text
 from tsmon.source.errors import NOT_JSON
 
@@ -295,7 +295,7 @@ def _kind(row: _Peer) -> str:
 
 def _facts(row: _Peer, user: str, suffix: str, *, is_self: bool) -> NodeFacts:
     """Raises ValueError naming the field that is malformed."""
-    if not _STABLE_ID.match(row.id):
+    if not is_stable_id(row.id):
         raise ValueError(f"ID {clean_text(row.id, 24)!r} is no stable node ID")
     for field, entries in (
         ("TailscaleIPs", row.tailscale_ips),
@@ -347,14 +347,16 @@ def _address(text: str) -> str:
 
 
 def _time(text: str, field: str) -> float | None:
-    """Go's RFC3339Nano; its zero time (year 1, in any zone) is None."""
-    if not text or text.startswith(("0001-", "0000-")):
-        return None
+    """Raises ValueError naming the field."""
     try:
-        moment = parse_rfc3339(text)
-    except (ValueError, OverflowError):
+        return parse_go_time(text)
+    except ValueError:
         raise ValueError(f"{field}: {clean_text(text, 40)!r} is no time") from None
-    return moment
+
+
+def is_stable_id(text: str) -> bool:
+    """`text` can be the stable ID of a node: it is safe in paths, lines and labels."""
+    return _STABLE_ID.match(text) is not None
 
 
 def clean_hostname(text: str, limit: int = 63) -> str:
