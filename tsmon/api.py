@@ -22,6 +22,7 @@ from tsmon.server.answers import (
     IncidentsAnswer,
     NodeAnswer,
     NodeDetail,
+    ReadyAnswer,
     SummaryAnswer,
 )
 from tsmon.server.assets import Pages
@@ -37,7 +38,7 @@ from tsmon.server.openapi import document
 from tsmon.server.page_route import PageRoutes
 from tsmon.server.params import BadParameterError, NoQuery
 from tsmon.server.present import Present
-from tsmon.server.probes import Probes, Readiness
+from tsmon.server.probes import Probes
 from tsmon.server.render import NO_FIGURES, NodeAlerts, alert_answer, alert_order, node_detail
 from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
 from tsmon.server.report_route import ReportRoutes
@@ -60,7 +61,7 @@ class Api:
         history: History,
         whois: Whois,
         source_name: Callable[[], str],
-        readiness: Callable[[], Readiness],
+        readiness: Callable[[], ReadyAnswer],
         stuck_loop: Callable[[], str | None],
         notified_at: Callable[[], NotifiedAt],
         demo: bool = False,

@@ -74,7 +74,7 @@ async def opened(*names: str) -> AsyncIterator[Play]:
             for tsmon in pair.monitors:
                 assert tsmon.daemon.monitor.view.health().status == "healthy"
                 assert tsmon.daemon.monitor.view.tun is False
-                warnings = readiness(tsmon.daemon.parts).parts["warnings"]
+                warnings = readiness(tsmon.daemon.parts).warnings
                 assert any("userspace" in words for words in warnings), "a userspace tailscaled is warned of"
             yield play
 

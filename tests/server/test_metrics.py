@@ -59,7 +59,7 @@ async def test_what_it_says(tmp_path: Path) -> None:
         assert value(found["tsmon_polls_total"]) >= 2
         assert 0 < value(found["tsmon_node_uptime_ratio"], hostname="git", window="24h") <= 1
         assert value(found["tsmon_node_critical"], hostname="git") == 1
-        assert value(found["tsmon_build_info"], version=readiness(here.daemon.parts).parts["version"]) == 1
+        assert value(found["tsmon_build_info"], version=readiness(here.daemon.parts).version) == 1
         assert "process_resident_memory_bytes" in found
 
 

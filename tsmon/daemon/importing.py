@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from tsmon.base.clock import Clock
-from tsmon.history.influx.importing import put, read_request
+from tsmon.history.influx.importing import Taken, put, read_request
 from tsmon.history.store import Store
 from tsmon.monitor.operators import Operators
 
@@ -22,11 +21,11 @@ class Importing:
         self._operators = operators
         self._retention = retention
 
-    async def samples(self, raw: bytes) -> dict[str, Any]:
+    async def samples(self, raw: bytes) -> Taken:
         """Store what `raw` holds and say what came of it. Raises ValueError and StoreError."""
         request = await asyncio.to_thread(read_request, raw)
         since = self._clock.wall() - self._retention()
         taken = await self._store.write(lambda db: put(db, request.samples, request.interval, since))
         if taken.since is not None:
             await self._operators.imported(taken.first_seen, taken.words())
-        return taken._asdict()
+        return taken

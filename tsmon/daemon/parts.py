@@ -171,7 +171,7 @@ def make_admin(parts: Parts, reload: Callable[[], Awaitable[str]], url: Callable
         channels=parts.notifier,
         silences=parts.silencing,
         reload=reload,
-        readiness=lambda: readiness(parts).parts,
+        readiness=lambda: readiness(parts),
         url=url,
         put_lines=parts.outlet.put_lines,
         import_samples=importing.samples,

@@ -1,13 +1,22 @@
 """What /readyz says of each part."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from tsmon import __version__
 from tsmon.base.clock import rfc3339
 from tsmon.history.bad_rows import words_aside
 from tsmon.history.files import open_to_others
-from tsmon.server.probes import Readiness
+from tsmon.server.answers import (
+    ChannelReady,
+    HeartbeatReady,
+    InfluxReady,
+    ReadyAnswer,
+    SourceReady,
+    StorageReady,
+)
 
 if TYPE_CHECKING:
     from tsmon.daemon.parts import Parts
@@ -18,31 +27,29 @@ USERSPACE_WARNING = (
 )
 
 
-def readiness(parts: "Parts") -> Readiness:
+def readiness(parts: "Parts") -> ReadyAnswer:
     """Ready once the source was read and while the store can be written."""
     influx, heartbeat = parts.outlet.influx, parts.heartbeat
-    return Readiness(
+    return ReadyAnswer(
         ready=parts.collector.polls > 0 and not parts.backlog.error,
-        parts={
-            "source": _source(parts),
-            "storage": {
-                "error": parts.backlog.error or None,
-                "waiting": parts.backlog.waiting,
-                "report": parts.store.report or None,
-                "bad_rows": dict(parts.store.bad_rows),
-            },
-            "influxdb": influx.readiness() if influx is not None else None,
-            "channels": parts.notifier.readiness(),
-            "heartbeat": heartbeat.readiness() if heartbeat is not None else None,
-            "warnings": [
-                *([USERSPACE_WARNING] if open_to_tailnet(parts) else []),
-                *_storage_warnings(parts),
-                *parts.notifier.warnings(),
-                *_history_warnings(parts),
-            ],
-            "uptime_s": round(time.monotonic() - parts.begun),
-            "version": __version__,
-        },
+        source=_source(parts),
+        storage=StorageReady(
+            error=parts.backlog.error or None,
+            waiting=parts.backlog.waiting,
+            report=parts.store.report or None,
+            bad_rows=dict(parts.store.bad_rows),
+        ),
+        influxdb=msgspec.convert(influx.readiness(), InfluxReady) if influx is not None else None,
+        channels=msgspec.convert(parts.notifier.readiness(), list[ChannelReady]),
+        heartbeat=msgspec.convert(heartbeat.readiness(), HeartbeatReady) if heartbeat is not None else None,
+        warnings=[
+            *([USERSPACE_WARNING] if open_to_tailnet(parts) else []),
+            *_storage_warnings(parts),
+            *parts.notifier.warnings(),
+            *_history_warnings(parts),
+        ],
+        uptime_s=round(time.monotonic() - parts.begun),
+        version=__version__,
     )
 
 
@@ -51,23 +58,23 @@ def open_to_tailnet(parts: "Parts") -> bool:
     return parts.monitor.view.tun is False and parts.settings.auth.mode in ("", "none")
 
 
-def _source(parts: "Parts") -> dict[str, Any]:
+def _source(parts: "Parts") -> SourceReady:
     view, source, collector = parts.monitor.view, parts.source, parts.collector
-    return {
-        "name": source.name,
-        "kind": source.kind,
-        "polls": collector.polls,
-        "failures": collector.failures,
-        "last_success": rfc3339(view.as_of),
-        "error": collector.last_failure.message if collector.last_failure else None,
-        "blind": view.blind.reason if view.blind else None,
-        "malformed_peers": view.malformed,
-        "malformed": list(view.malformed_named),
-        "duplicate_ids": view.duplicates,
-        "noise": collector.noise or None,
-        "can_ping": source.can_ping,
-        "last_poll_s": round(collector.poll_seconds, 4),
-    }
+    return SourceReady(
+        name=source.name,
+        kind=source.kind,
+        polls=collector.polls,
+        failures=collector.failures,
+        last_success=rfc3339(view.as_of),
+        error=collector.last_failure.message if collector.last_failure else None,
+        blind=view.blind.reason if view.blind else None,
+        malformed_peers=view.malformed,
+        malformed=list(view.malformed_named),
+        duplicate_ids=view.duplicates,
+        noise=collector.noise or None,
+        can_ping=source.can_ping,
+        last_poll_s=round(collector.poll_seconds, 4),
+    )
 
 
 def _storage_warnings(parts: "Parts") -> list[str]:

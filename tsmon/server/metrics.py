@@ -5,8 +5,7 @@ either: no alert may fire because tsmon is blind, and of several monitors a blin
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 from aiohttp import web
@@ -16,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 
 from tsmon.monitor.alerts import ALERT_KINDS, Alert
 from tsmon.monitor.state import Node, View
+from tsmon.server.params import NoQuery
 from tsmon.server.render import NO_FIGURES, Figures
 from tsmon.server.replies import Body, reply
 
@@ -81,7 +81,7 @@ class Metrics:
         self._lock = asyncio.Lock()
         self._last: tuple[Scrape, str, bytes] | None = None
 
-    async def metrics(self, request: web.Request, _: Mapping[str, Any]) -> web.StreamResponse:
+    async def metrics(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
         """Handles GET /metrics."""
         scrape = await self._take()
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -7,6 +7,7 @@ from aiohttp import web
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.server.answers import ReadyAnswer
 from tsmon.server.figures import History
 from tsmon.server.page import (
     SPARK_STEP,
@@ -18,7 +19,6 @@ from tsmon.server.page import (
     glance_body,
 )
 from tsmon.server.present import Present
-from tsmon.server.probes import Readiness
 from tsmon.server.render import DAY
 from tsmon.server.replies import reply
 from tsmon.server.routing import Route, Routes
@@ -33,7 +33,7 @@ class PageRoutes:
         present: Present,
         history: History,
         embedded: EmbeddedHistory,
-        readiness: Callable[[], Readiness],
+        readiness: Callable[[], ReadyAnswer],
     ) -> None:
         """`embedded` has the latency, wherever `history` reads the states."""
         self._clock = clock
@@ -60,7 +60,7 @@ class PageRoutes:
         answer = GlanceAnswer(
             summary=self._present.summary(),
             incidents=self._present.incidents(),
-            warnings=self._readiness().parts.get("warnings", []),
+            warnings=self._readiness().warnings,
             newest_event=str(self._present.newest_event),
             sparks=sparks,
             critical={},

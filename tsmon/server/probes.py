@@ -1,7 +1,6 @@
 """/healthz and /readyz: whether tsmon lives, and whether it serves."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -12,17 +11,10 @@ from tsmon.server.replies import encode
 from tsmon.server.routing import Route, Routes
 
 
-class Readiness(NamedTuple):
-    """What /readyz says: ready or not, and the parts by name."""
-
-    ready: bool
-    parts: dict[str, Any]
-
-
 class Probes:
     """The two routes that service managers and load balancers ask; `stuck_loop` names a loop that hangs."""
 
-    def __init__(self, readiness: Callable[[], Readiness], stuck_loop: Callable[[], str | None]) -> None:
+    def __init__(self, readiness: Callable[[], ReadyAnswer], stuck_loop: Callable[[], str | None]) -> None:
         self._readiness = readiness
         self._stuck_loop = stuck_loop
 
@@ -44,7 +36,7 @@ class Probes:
         headers = {"Cache-Control": "no-store"}
         if not request.get(AUTHORIZED, False):
             return web.Response(status=status, headers=headers)
-        body = encode({"ready": readiness.ready, **readiness.parts})
+        body = encode(readiness)
         return web.Response(
             status=status, body=body, content_type="application/json", charset="utf-8", headers=headers
         )
