@@ -24,7 +24,7 @@ from tsmon.config import ChannelSettings, Secret
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
-from tsmon.notify.desk import News
+from tsmon.notify.news import News
 from tsmon.notify.notice import Entry, Notice
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.poster import Poster

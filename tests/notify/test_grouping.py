@@ -14,6 +14,7 @@ from tsmon.monitor.cause import common_cause
 from tsmon.monitor.incidents import WINDOW
 from tsmon.monitor.state import Node
 from tsmon.notify.grouping import Draft, Groups, load_groups
+from tsmon.notify.news import Word
 from tsmon.source.status import Decoder
 
 
@@ -25,19 +26,23 @@ def some_before(_: float) -> bool:
     return True
 
 
-def standing(_: int) -> bool:
-    return False
+def standing(_: int) -> Word:
+    return "lasts"
+
+
+def over(_: int) -> Word:
+    return "over"
 
 
 def test_the_first_waits_for_its_siblings() -> None:
     groups = Groups()
     groups.fell(1, "outage", 0.0, 10.0)
     groups.fell(2, "outage", 8.0, 10.0)
-    assert groups.next_due(none_before) == 10.0
+    assert groups.next_due(none_before, standing) == 10.0
     assert groups.take_due(9.0, none_before, standing) == []
     assert groups.take_due(10.0, none_before, standing) == [Draft("alert", (1, 2))]
     assert groups.take_due(11.0, none_before, standing) == []
-    assert groups.next_due(none_before) is None
+    assert groups.next_due(none_before, standing) is None
 
 
 def test_other_stories_have_messages_of_their_own() -> None:
@@ -53,9 +58,9 @@ def test_late_siblings_make_one_update() -> None:
     groups.take_due(10.0, none_before, standing)
     groups.fell(2, "outage", 20.0, 10.0)
     assert groups.take_due(20.0, some_before, standing) == [], "a third may still fall due"
-    assert groups.next_due(some_before) == 10.0 + WINDOW
+    assert groups.next_due(some_before, standing) == 10.0 + WINDOW
     groups.fell(3, "outage", 40.0, 10.0)
-    assert groups.next_due(none_before) == 0.0
+    assert groups.next_due(none_before, standing) == 0.0
     assert groups.take_due(41.0, none_before, standing) == [Draft("update", (2, 3))]
     groups.fell(4, "outage", 60.0, 10.0)
     assert groups.take_due(69.0, none_before, standing) == [], "after its update the group is complete"
@@ -78,7 +83,7 @@ def test_one_recovery_when_all_are_back() -> None:
     groups.take_due(10.0, none_before, standing)
     groups.ended(1, 100.0)
     assert groups.take_due(100.0, none_before, standing) == []
-    assert groups.next_due(none_before) == 100.0 + WINDOW
+    assert groups.next_due(none_before, standing) == 100.0 + WINDOW
     groups.ended(2, 150.0)
     assert groups.take_due(150.0, none_before, standing) == [Draft("recovery", (1, 2))]
     assert groups.alerts == set()
@@ -100,7 +105,7 @@ def test_one_that_is_over_before_the_message_has_no_recovery() -> None:
     groups = Groups()
     groups.fell(1, "outage", 0.0, 10.0)
     assert groups.ended(1, 5.0)
-    assert groups.take_due(10.0, none_before, lambda _: True) == [Draft("alert", (1,))]
+    assert groups.take_due(10.0, none_before, over) == [Draft("alert", (1,))]
     assert groups.alerts == set()
     assert not groups.ended(1, 20.0)
 
@@ -123,7 +128,7 @@ def test_the_forgotten_are_not_told() -> None:
     groups.take_due(10.0, none_before, standing)
     groups.ended(1, 20.0)
     assert groups.forget(1)
-    assert groups.next_due(none_before) is None
+    assert groups.next_due(none_before, standing) is None
     assert groups.forget(2)
     assert not groups.forget(2)
     assert groups.alerts == set()
@@ -150,14 +155,14 @@ def test_groups_are_kept_over_a_restart() -> None:
     assert later.alerts == {1, 2, 3}
     assert later.take_due(21.0, none_before, standing) == [Draft("update", (2,))]
     assert later.take_due(22.0, none_before, standing) == [Draft("alert", (3,))]
-    assert later.next_due(none_before) == 130.0 - 200.0 + 5.0 + WINDOW
+    assert later.next_due(none_before, standing) == 130.0 - 200.0 + 5.0 + WINDOW
 
 
 def test_a_clock_that_was_set_makes_nothing_wait_for_ever() -> None:
     groups = Groups()
     groups.fell(1, "outage", 0.0, 10.0)
     later = load_groups(groups.store(wall_of=2e9), now=0.0, wall=1e9, settle=10.0)
-    assert (later.next_due(none_before) or 0.0) <= WINDOW
+    assert (later.next_due(none_before, standing) or 0.0) <= WINDOW
 
 
 STEPS = st.lists(
@@ -168,7 +173,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_every_fall_is_told_once_and_every_recovery_after_it(steps: list[tuple[str, int, int]]) -> None:
-    groups, now, over = Groups(), 0.0, set[int]()
+    groups, now, ended = Groups(), 0.0, set[int]()
     told: list[int] = []
     recovered: list[int] = []
     ids = iter(range(1000))
@@ -177,7 +182,7 @@ def test_every_fall_is_told_once_and_every_recovery_after_it(steps: list[tuple[s
     all_: list[int] = []
 
     def take() -> None:
-        for draft in groups.take_due(now, none_before, over.__contains__):
+        for draft in groups.take_due(now, none_before, lambda id_: "over" if id_ in ended else "lasts"):
             (recovered if draft.kind == "recovery" else told).extend(draft.alerts)
 
     for what, name, seconds in steps:
@@ -187,7 +192,7 @@ def test_every_fall_is_told_once_and_every_recovery_after_it(steps: list[tuple[s
             groups.fell(open_[name], "outage", now, 10.0)
         elif what == "ended" and name in open_:
             alert = open_.pop(name)
-            over.add(alert)
+            ended.add(alert)
             groups.ended(alert, now)
         elif what == "forget" and name in open_:
             alert = open_.pop(name)
@@ -200,7 +205,7 @@ def test_every_fall_is_told_once_and_every_recovery_after_it(steps: list[tuple[s
     assert len(told) == len(set(told))
     assert set(told) >= set(all_) - dropped
     assert len(recovered) == len(set(recovered))
-    assert set(recovered) <= set(told) & over
+    assert set(recovered) <= set(told) & ended
     assert groups.alerts == set(open_.values())
 
 

@@ -13,6 +13,7 @@ from tests.support.virtual import run_virtual
 from tests.support.witness import NAMES, NODE_KINDS, Witness, act
 from tests.support.world import World
 from tsmon.monitor.alerts import Alert, Silence
+from tsmon.monitor.incidents import topic_of
 from tsmon.notify.line import MessageLine
 from tsmon.notify.outcome import Outcome
 
@@ -108,9 +109,14 @@ def check_messages(world: World, listener: Listener) -> None:
         alert = final[alert_id]
         if alert.untold or alert_id in listener.silenced or alert.cause == "settled":
             continue
-        assert alert_id in said, f"{alert.kind} of {alert.hostname} was never told"
-        if alert_id in {i for message in messages for i in message.down}:
-            assert told_ended[alert_id], f"the end of {alert.kind} of {alert.hostname} was never told"
+        later = {id_ for id_, other in final.items() if id_ > alert_id and topic_of(other) == topic_of(alert)}
+        assert said & {alert_id, *later}, f"{alert.kind} of {alert.hostname} was never told"
+    last: dict[tuple[str, str], bool] = {}
+    for message in messages:
+        last |= {topic_of(alert): alert.id in message.down for _, alert in message.entries}
+    unended = {topic_of(final[id_]) for id_ in listener.fired if final[id_].untold}
+    for topic, down in last.items():
+        assert not down or topic in unended, f"the last word on {topic} is that it lasts"
 
 
 async def live(actions: list[tuple[tuple[str, str], int]], directory: Path) -> None:

@@ -486,7 +486,7 @@ async def test_what_a_parked_channel_dropped_is_told_when_it_works_and_still_las
         await world.run(3600)
         del world.outcomes["team"]
         await world.run(7200)
-        assert world.messages() == ["WARNING: git is offline", f"CRITICAL: {PROD} is offline"]
+        assert world.messages() == [f"CRITICAL: {PROD} is offline", "WARNING: git is offline"]
 
 
 @virtual

@@ -21,7 +21,7 @@ def alert(id_: int = 1, **fields: Any) -> Alert:
         "kind": "node_offline",
         "severity": "critical",
         "state": "firing",
-        "node_id": "n1",
+        "node_id": f"n{id_}",
         "hostname": "chocolate-factory",
         "node_type": "production",
         "since": NOW - 180,

@@ -19,6 +19,14 @@ def stream_of(alert: Alert) -> str:
     return "monitor" if alert.is_own else alert.kind
 
 
+def topic_of(alert: Alert) -> tuple[str, str]:
+    """What an alert is about: of all alerts of one topic only the last word counts (rule 9.16). That a node
+    is down, detached or flapping is one topic.
+    """
+    about = "state" if alert.kind in ("node_offline", "node_detached", "node_flapping") else alert.kind
+    return about, alert.subject if alert.is_own else alert.subject or alert.node_id or ""
+
+
 class Incident(NamedTuple):
     """Firing alerts that fell together."""
 

@@ -16,8 +16,9 @@ from tsmon.config import ChannelSettings, redact_url
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.monitor.selection import Selector
-from tsmon.notify.desk import News, Row
+from tsmon.notify.desk import Row
 from tsmon.notify.line import Office, meta_key
+from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
 from tsmon.notify.poster import Poster

@@ -1,8 +1,7 @@
 """What one channel is sent, and when: every step of the monitor in, notices out. Pure, time passed in."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
 from uuid import uuid4
 
 import msgspec
@@ -11,12 +10,12 @@ from tsmon.base.clock import Moment
 from tsmon.config import ChannelSettings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.cause import common_cause
-from tsmon.monitor.incidents import OUTAGES, stream_of
-from tsmon.monitor.rules.step import until_due
+from tsmon.monitor.incidents import OUTAGES, stream_of, topic_of
 from tsmon.monitor.selection import Selector
-from tsmon.monitor.state import Node, View
+from tsmon.monitor.state import Node
 from tsmon.monitor.wording import how_known
 from tsmon.notify.grouping import Draft, Group, load_groups
+from tsmon.notify.news import News, Topic
 from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
 
 MOST_WAITING = 1000
@@ -24,45 +23,6 @@ MOST_WAITING = 1000
 _BUNCH = 300.0
 """Reminders that fall due within so many seconds are one message."""
 _EPSILON = 1e-6
-
-
-class News(NamedTuple):
-    """One step of the monitor, as the desks need it."""
-
-    now: Moment
-    view: View
-    alerts: Mapping[int, Alert]
-    """All that is known: the open ones, and those that ended but are still to be reported."""
-    fired: Collection[int]
-    """To be sent now, for the first time or again."""
-    resolved: Collection[Alert]
-    sighted: bool
-    """The last answer of the source is trusted."""
-    group_wait: float
-    """Seconds that the first alert waits for its siblings."""
-    quiet: Callable[[Alert, Node | None, float], float | None]
-
-    def node(self, alert: Alert) -> Node | None:
-        """The node that `alert` is about; None when it is about tsmon itself or the node is long gone."""
-        id_ = alert.node_id or ""
-        return None if alert.is_own else self.view.nodes.get(id_) or self.view.removed.get(id_)
-
-    def is_quiet(self, alert: Alert) -> bool:
-        return self.quiet(alert, self.node(alert), self.now.wall) is not None
-
-    def siblings_before(self, mono: float) -> bool:
-        """An outage that is not due yet may fall due until `mono`."""
-        for alert in self.alerts.values():
-            if alert.state == "pending" and alert.kind in OUTAGES:
-                node = self.node(alert)
-                left = until_due(alert, node) if node is not None else 0.0
-                if self.now.mono + max(0.0, left) <= mono + _EPSILON:
-                    return True
-        return False
-
-    def is_over(self, alert_id: int) -> bool:
-        alert = self.alerts.get(alert_id)
-        return alert is None or alert.state == "resolved"
 
 
 class Row(msgspec.Struct, eq=False):
@@ -88,6 +48,9 @@ class Kept(msgspec.Struct):
     """Alerts whose end was sent, though notices that are on their way name them."""
     lost: list[int] = []
     """Alerts whose message waited too long and was dropped."""
+    returns: dict[int, float] = {}
+    """Alerts of nodes that had fallen before, as the channel knows or was to know -> when they were back
+    between."""
 
 
 class Desk:
@@ -106,7 +69,7 @@ class Desk:
         self._hushed = set(kept.hushed)
         self.ended = set(kept.ended)
         self._lost = set(kept.lost)
-        self._again: set[int] = set()
+        self._returns = dict(kept.returns)
         self._selector = Selector(hosts=channel.hosts, tags=channel.tags, roles=channel.roles)
 
     def keep(self, now: Moment) -> bytes:
@@ -118,6 +81,7 @@ class Desk:
                 hushed=sorted(self._hushed),
                 ended=sorted(self.ended),
                 lost=sorted(self._lost),
+                returns=self._returns,
             )
         )
 
@@ -141,8 +105,9 @@ class Desk:
             self._fall(news.alerts[alert_id], news)
         for alert in news.resolved:
             self._end(alert, news)
+        self._catch_up(news)
         self._hold_back(news)
-        drafts = self._groups.take_due(news.now.mono, news.siblings_before, news.is_over)
+        drafts = self._groups.take_due(news.now.mono, news.siblings_before, news.present.word)
         notices = [self._notice(draft, news) for draft in drafts]
         notices += self._quiet_over(news)
         notices += self._reminder(news, remind_every)
@@ -151,20 +116,39 @@ class Desk:
 
     def next_due(self, news: News) -> float | None:
         """Monotonic time at which a step will have something to send, as far as is known now."""
-        return self._groups.next_due(news.siblings_before)
+        return self._groups.next_due(news.siblings_before, news.present.word)
 
-    def delivered(self, row: Row, alerts: Mapping[int, Alert], down: Collection[int], wall: float) -> None:
-        """The message of `row` arrived; it said of the alerts `down` that their condition lasts."""
+    def delivered(
+        self,
+        row: Row,
+        alerts: Mapping[int, Alert],
+        now: Moment,
+        *,
+        said: Collection[int] = (),
+        down: Collection[int] = (),
+        withheld: Collection[int] = (),
+    ) -> None:
+        """The message of `row` is done with: it said of the alerts `down` that their condition lasts, of the
+        rest of `said` that it ended. Of `withheld` nothing could be said yet: they wait on."""
         if row in self.waiting:
             self.waiting.remove(row)
-        for entry in row.notice.entries:
-            alert = alerts.get(entry.alert)
-            if entry.alert in down and alert is not None:
-                self.notified[entry.alert] = wall
-            elif entry.phase == "back" or alert is None or alert.state == "resolved":
-                self.notified.pop(entry.alert, None)
-                self.ended.add(entry.alert)
+        heard: dict[Topic, list[int]] = {}
+        for id_ in self.notified.keys() & alerts.keys():
+            heard.setdefault(topic_of(alerts[id_]), []).append(id_)
+        for id_ in said:
+            for earlier in heard.get(topic_of(alerts[id_]), ()):
+                self.notified.pop(earlier, None)
+            if id_ in down:
+                self.notified[id_] = now.wall
+            else:
+                self.ended.add(id_)
         self.ended &= self._on_the_way()
+        for id_ in withheld:
+            stream = stream_of(alerts[id_])
+            if topic_of(alerts[id_]) in heard:
+                self._report_end([alerts[id_]], now)
+            else:
+                self._groups.fell(id_, stream, now.mono, 0.0)
 
     def drop(self, row: Row) -> None:
         """The message of `row` is given up: what still lasts is sent when the channel works again."""
@@ -175,46 +159,85 @@ class Desk:
                 self._groups.forget(entry.alert)
                 self._lost.add(entry.alert)
 
-    def works_again(self) -> None:
-        """The channel delivers: what was dropped before and still lasts is sent with the next step."""
-        self._again, self._lost = self._lost, set()
-
     # -- parts of a step -------------------------------------------------------------------------------
 
     def _fired(self, news: News) -> Iterable[int]:
-        """What is sent now: what fires; what fires already when the channel is new; what was dropped."""
+        """What is sent now: what fires, and what fires already when the channel is new."""
         fired = set(news.fired)
-        if news.sighted:
-            late = set(self._again)
-            if self._is_new:
-                late.update(alert.id for alert in news.alerts.values() if alert.state == "firing")
-            fired |= {
-                id_ for id_ in late - self._groups.alerts - self.notified.keys() if not news.is_over(id_)
-            }
-            self._is_new, self._again = False, set()
+        if news.sighted and self._is_new:
+            self._is_new = False
+            firing = {alert.id for alert in news.alerts.values() if alert.state == "firing"}
+            fired |= firing - self._groups.alerts - self.notified.keys()
         return sorted(fired)
 
     def _fall(self, alert: Alert, news: News) -> None:
-        if not self.wants(alert, news.node(alert)):
-            return
-        if alert.follows is not None:
-            # It settled into this outage: one message says both.
-            self._groups.forget(alert.follows)
-            self.notified.pop(alert.follows, None)
-        self._groups.fell(alert.id, stream_of(alert), news.now.mono, news.group_wait)
+        if self.wants(alert, news.node(alert)):
+            self._replace_earlier(alert, news)
+            self._groups.fell(alert.id, stream_of(alert), news.now.mono, news.group_wait)
+
+    def _replace_earlier(self, alert: Alert, news: News) -> None:
+        """Of what ended before on the same topic nothing more is said: the message about `alert` says it
+        all."""
+        topic, on_the_way = topic_of(alert), self._on_the_way()
+        for id_ in self.alerts - {alert.id}:
+            earlier = news.alerts.get(id_)
+            if earlier is None or earlier.state != "resolved" or topic_of(earlier) != topic:
+                continue
+            self._groups.forget(id_)
+            self._hushed.discard(id_)
+            if id_ in on_the_way:
+                self.ended.add(id_)
+            if earlier.cause == "recovered" and earlier.resolved_at is not None:
+                self._returns[alert.id] = max(earlier.resolved_at, self._returns.get(alert.id, 0.0))
 
     def _end(self, alert: Alert, news: News) -> None:
+        topic = topic_of(alert)
         if alert.untold:
             self._groups.forget(alert.id)
             self._hushed.discard(alert.id)
-            self.notified.pop(alert.id, None)
-        elif alert.cause == "settled" and any(a.follows == alert.id for a in news.alerts.values()):
+            if not news.present.is_open(topic):
+                for id_ in [id_ for id_ in self.notified if news.topics([id_]) == {topic}]:
+                    del self.notified[id_]
+        elif alert.cause == "settled" and news.present.is_open(topic):
+            # It settled into an outage: one message says both.
             self._groups.forget(alert.id)
-        elif alert.id not in self._hushed:
-            known = self._groups.ended(alert.id, news.now.mono)
-            if not known and self._was_told(alert.id):
-                self._groups.adopt([alert.id], stream_of(alert), news.now.mono)
-                self._groups.ended(alert.id, news.now.mono)
+        elif (
+            alert.id not in self._hushed
+            and not self._groups.ended(alert.id, news.now.mono)
+            and topic in self._heard(news) - news.topics(self._groups.alerts)
+        ):
+            self._report_end([alert], news.now)
+
+    def _report_end(self, alerts: Iterable[Alert], now: Moment) -> None:
+        """Of alerts that no group knows: the channel is to hear that they ended."""
+        streams: dict[str, list[int]] = {}
+        for alert in alerts:
+            streams.setdefault(stream_of(alert), []).append(alert.id)
+        for stream, ids in streams.items():
+            self._groups.adopt(ids, stream, now.mono)
+            for id_ in ids:
+                self._groups.ended(id_, now.mono)
+
+    def _catch_up(self, news: News) -> None:
+        """Once nothing waits, the channel is sent what it does not know: what was dropped and lasts, and the
+        end of what it was notified of (rule 9.11)."""
+        if self.waiting or not news.sighted:
+            return
+        lost, self._lost = self._lost, set()
+        for id_ in sorted(lost - self._groups.alerts - self.notified.keys()):
+            if news.present.word(id_) == "lasts":
+                self._fall(news.alerts[id_], news)
+        busy = news.topics(self._groups.alerts | self._hushed)
+        over = [
+            alert
+            for id_ in self.notified
+            if (alert := news.alerts.get(id_)) is not None
+            and alert.state == "resolved"
+            and topic_of(alert) not in busy
+            and not news.present.is_open(topic_of(alert))
+        ]
+        if over:
+            self._report_end(over, news.now)
 
     def _hold_back(self, news: News) -> None:
         """Whatever a quiet selects leaves its group until the quiet is over."""
@@ -229,15 +252,18 @@ class Desk:
         over = [
             news.alerts[alert_id]
             for alert_id in sorted(self._hushed & news.alerts.keys())
-            if (news.sighted or news.alerts[alert_id].is_own) and not news.is_quiet(news.alerts[alert_id])
+            if (news.sighted or news.alerts[alert_id].is_own)
+            and not news.is_quiet(news.alerts[alert_id])
+            and news.present.word(alert_id) != "unsure"
         ]
         self._hushed.difference_update(alert.id for alert in over)
         lasting = [alert for alert in over if alert.state == "firing"]
+        heard = self._heard(news)
         entries = [self._entry(alert, "still", news) for alert in lasting]
         entries += [
             self._entry(alert, "back", news)
             for alert in over
-            if alert.state == "resolved" and self._was_told(alert.id)
+            if alert.state == "resolved" and topic_of(alert) in heard
         ]
         for stream in {stream_of(alert) for alert in lasting}:
             ids = [alert.id for alert in lasting if stream_of(alert) == stream]
@@ -267,20 +293,20 @@ class Desk:
             and (news.sighted or alert.is_own)
         )
 
-    def _was_told(self, alert_id: int) -> bool:
-        """It was delivered that the condition began, or that is on its way."""
-        on_the_way = (entry for row in self.waiting for entry in row.notice.entries if entry.phase != "back")
-        return alert_id in self.notified or any(entry.alert == alert_id for entry in on_the_way)
+    def _heard(self, news: News) -> set[Topic]:
+        """Of what it was delivered, or is on the way, that it began."""
+        on_the_way = {e.alert for row in self.waiting for e in row.notice.entries if e.phase != "back"}
+        return news.topics(self.notified.keys() | (on_the_way - self.ended))
 
     def _forget(self, news: News, made: Iterable[Notice]) -> None:
-        """What is over and in no group or notice was reported to its end."""
-        busy = self._groups.alerts | self._on_the_way()
-        busy |= {entry.alert for notice in made for entry in notice.entries}
+        """What is long over and of which nothing is on the way."""
+        made_of = {entry.alert for notice in made for entry in notice.entries}
         self._hushed &= news.alerts.keys()
-        self._lost = {id_ for id_ in self._lost if not news.is_over(id_)}
-        for alert_id in list(self.notified):
-            if alert_id not in busy and alert_id not in self._hushed and news.is_over(alert_id):
-                del self.notified[alert_id]
+        self._lost = {id_ for id_ in self._lost if news.present.word(id_) == "lasts"}
+        for alert_id in self.notified.keys() - news.alerts.keys() - made_of:
+            del self.notified[alert_id]
+        known = self.alerts | made_of
+        self._returns = {id_: back for id_, back in self._returns.items() if id_ in known}
 
     # -- notices ---------------------------------------------------------------------------------------
 
@@ -291,11 +317,10 @@ class Desk:
         cause = _cause(alerts, news) if phase == "fell" else ""
         return self._make(draft.kind, news, entries, cause=cause, standing=draft.standing)
 
-    @staticmethod
-    def _entry(alert: Alert, phase: Phase, news: News) -> Entry:
+    def _entry(self, alert: Alert, phase: Phase, news: News) -> Entry:
         node = news.node(alert)
         how = confirmation(alert, node) if node is not None and phase != "back" else ""
-        return Entry(alert.id, phase, how)
+        return Entry(alert.id, phase, how, self._returns.get(alert.id) if phase == "fell" else None)
 
     @staticmethod
     def _make(

@@ -2,6 +2,7 @@
 
 A group is born with its first alert, waits for siblings, and is sent as one message. Siblings of the next
 five minutes make one update; who recovers waits for the others, five minutes at most (rules 9.1 to 9.3).
+What may not be said now, since it ended and is not well, waits in its group (rule 9.16).
 """
 
 from collections.abc import Callable, Iterable
@@ -10,9 +11,13 @@ from typing import NamedTuple
 import msgspec
 
 from tsmon.monitor.incidents import WINDOW
+from tsmon.notify.news import Word
 from tsmon.notify.notice import NoticeKind
 
 _EPSILON = 1e-6
+
+Say = Callable[[int], Word]
+"""What may be said of an alert now."""
 
 
 class Draft(NamedTuple):
@@ -115,33 +120,33 @@ class Groups:
         if group.standing:
             self._groups.append(group)
 
-    def take_due(
-        self, now: float, siblings_before: Callable[[float], bool], is_over: Callable[[int], bool]
-    ) -> list[Draft]:
+    def take_due(self, now: float, siblings_before: Callable[[float], bool], say: Say) -> list[Draft]:
         """The messages that are due. `siblings_before` tells whether another outage may still fall due until
-        a monotonic time, `is_over` whether an alert was resolved."""
+        a monotonic time."""
         drafts: list[Draft] = []
         for group in list(self._groups):
-            if group.waiting and self._tells_now(group, now, siblings_before):
-                drafts.append(self._tell(group, now, is_over))
-            if group.back and self._recovers_now(group, now):
-                drafts.append(self._recover(group))
+            fallen = _sayable(group.waiting, say)
+            if fallen and self._tells_now(group, now, siblings_before):
+                drafts.append(self._tell(group, fallen, now, say))
+            back = _sayable(group.back, say)
+            if back and self._recovers_now(group, back, now):
+                drafts.append(self._recover(group, back, now))
             if group.is_empty:
                 self._groups.remove(group)
         return drafts
 
-    def next_due(self, siblings_before: Callable[[float], bool]) -> float | None:
+    def next_due(self, siblings_before: Callable[[float], bool], say: Say) -> float | None:
         """Monotonic time of the next message, as far as is known now; None when none waits."""
         times = []
         for group in self._groups:
-            if group.waiting and group.notified_at is None:
+            fallen, back = _sayable(group.waiting, say), _sayable(group.back, say)
+            if fallen and group.notified_at is None:
                 times.append(group.due)
-            elif group.waiting and group.notified_at is not None:
+            elif fallen and group.notified_at is not None:
                 end = group.notified_at + WINDOW
                 times.append(end if siblings_before(end) else 0.0)
-            if group.back and group.first_back is not None:
-                whole = not (group.standing or group.waiting)
-                times.append(0.0 if whole else group.first_back + WINDOW)
+            if back and group.first_back is not None:
+                times.append(0.0 if self._is_whole(group, back) else group.first_back + WINDOW)
         return min(times, default=None)
 
     @staticmethod
@@ -151,12 +156,11 @@ class Groups:
         end = group.notified_at + WINDOW
         return now >= end - _EPSILON or not siblings_before(end)
 
-    def _tell(self, group: Group, now: float, is_over: Callable[[int], bool]) -> Draft:
+    def _tell(self, group: Group, alerts: list[int], now: float, say: Say) -> Draft:
         kind: NoticeKind = "alert" if group.notified_at is None else "update"
-        alerts = tuple(group.waiting)
-        group.waiting.clear()
         for alert in alerts:
-            if is_over(alert):
+            group.waiting.remove(alert)
+            if say(alert) == "over":
                 del self._of[alert]
             else:
                 group.standing.append(alert)
@@ -164,21 +168,24 @@ class Groups:
             group.notified_at = now
         else:
             group.updated = True
-        return Draft(kind, alerts)
+        return Draft(kind, tuple(alerts))
 
     @staticmethod
-    def _recovers_now(group: Group, now: float) -> bool:
-        if not group.standing and not group.waiting:
+    def _is_whole(group: Group, back: list[int]) -> bool:
+        """All of it is back, and may be said to be."""
+        return not group.standing and not group.waiting and len(back) == len(group.back)
+
+    def _recovers_now(self, group: Group, back: list[int], now: float) -> bool:
+        if self._is_whole(group, back):
             return True
         return group.first_back is not None and now >= group.first_back + WINDOW - _EPSILON
 
-    def _recover(self, group: Group) -> Draft:
-        alerts = tuple(group.back)
-        group.back.clear()
-        group.first_back = None
+    def _recover(self, group: Group, alerts: list[int], now: float) -> Draft:
         for alert in alerts:
+            group.back.remove(alert)
             del self._of[alert]
-        return Draft("recovery", alerts, len(group.standing) + len(group.waiting))
+        group.first_back = now if group.back else None
+        return Draft("recovery", tuple(alerts), len(group.standing) + len(group.waiting) + len(group.back))
 
     # -- kept over a restart ---------------------------------------------------------------------------
 
@@ -203,6 +210,10 @@ def load_groups(text: bytes | str, now: float, wall: float, settle: float) -> Gr
         if not group.is_empty:
             loaded.append(group)
     return Groups(loaded)
+
+
+def _sayable(alerts: Iterable[int], say: Say) -> list[int]:
+    return [alert for alert in alerts if say(alert) != "unsure"]
 
 
 def _moved(group: Group, seconds: float) -> Group:

@@ -12,10 +12,11 @@ import structlog
 from tsmon.base.clock import Clock
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
-from tsmon.notify.desk import MOST_WAITING, Desk, News, Row
+from tsmon.notify.desk import MOST_WAITING, Desk, Row
+from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
-from tsmon.notify.texts import Facts, Message, write
+from tsmon.notify.texts import Facts, Message, withheld, write
 
 log = structlog.get_logger(__name__)
 
@@ -165,20 +166,21 @@ class MessageLine:
         if not outcome.delivered:
             await self._failed(row, outcome)
             return
-        if message is None:
-            await self._done(row, facts, frozenset(), [])
-            return
-        if self.health.error:
-            log.info("channel_delivers", channel=self.name)
-            self.desk.works_again()
-        self.health.note(outcome, now)
-        await self._done(row, facts, message.down, [alert for _, alert in message.entries])
-
-    async def _done(self, row: Row, facts: Facts, down: frozenset[int], alerts: list[Alert]) -> None:
-        now = self._office.clock.wall()
-        self.desk.delivered(row, facts.alerts, down, now)
-        old = now - _DELIVERED_KEPT
-        await self._office.notified(alerts, [_update(row, delivered_at=now), _prune(old)])
+        if message is not None:
+            if self.health.error:
+                log.info("channel_delivers", channel=self.name)
+            self.health.note(outcome, now)
+        alerts = [alert for _, alert in message.entries] if message is not None else []
+        self.desk.delivered(
+            row,
+            facts.alerts,
+            now,
+            said=[alert.id for alert in alerts],
+            down=message.down if message is not None else (),
+            withheld=withheld(row.notice, facts),
+        )
+        old = now.wall - _DELIVERED_KEPT
+        await self._office.notified(alerts, [_update(row, delivered_at=now.wall), _prune(old)])
 
     async def _failed(self, row: Row, outcome: Outcome) -> None:
         row.attempts += 1

@@ -7,8 +7,9 @@ from tsmon.base.clock import Clock
 from tsmon.config import ChannelSettings, Settings
 from tsmon.monitor.batch import Batch
 from tsmon.notify.alertmanager import AlertmanagerLine, Posted
-from tsmon.notify.desk import Desk, Kept, News, Row
+from tsmon.notify.desk import Desk, Kept, Row
 from tsmon.notify.line import MessageLine, Office, Sender
+from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.services import AppriseService

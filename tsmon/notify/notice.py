@@ -18,6 +18,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: Phase
     how: str = ""
     """How the condition was confirmed (control plane, pings)."""
+    was_back: float | None = None
+    """It had ended and began again, and nobody was notified of that end: when it had (Unix seconds)."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,8 +13,8 @@ from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.monitor.monitor import Monitor
-from tsmon.notify.desk import News
 from tsmon.notify.lines import Line, MakeSender, link_of, make_lines, service
+from tsmon.notify.news import News
 from tsmon.notify.notice import Notice, NoticeKind
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.quiet import Quiet

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from tsmon.base.text import length_words
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.incidents import OUTAGES
+from tsmon.monitor.incidents import OUTAGES, topic_of
 from tsmon.monitor.state import View
+from tsmon.notify.news import Present
 from tsmon.notify.notice import Entry, Notice
 
 MOST_LINES = 12
@@ -96,14 +97,28 @@ def plain_message(notice: Notice, facts: Facts) -> Message:
     return Message(notice, severity, notice.title, lines, facts.link, (), frozenset())
 
 
+def withheld(notice: Notice, facts: Facts) -> frozenset[int]:
+    """The alerts of which `write` says nothing, since they ended but their node is not well now: they are to
+    be reported once it is (rule 9.16)."""
+    present = Present(facts.alerts, facts.view)
+    return frozenset(alert.id for _, alert in _wanted(notice, facts) if present.word(alert.id) == "unsure")
+
+
 def _to_report(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
+    """The entries that are reported now."""
+    present = Present(facts.alerts, facts.view)
+    return ((entry, alert) for entry, alert in _wanted(notice, facts) if present.word(alert.id) != "unsure")
+
+
+def _wanted(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
     """The entries that are still to be reported: what another alert absorbed is not, nor is the recovery of
     what nobody was notified of."""
+    heard = {topic_of(facts.alerts[id_]) for id_ in facts.notified if id_ in facts.alerts}
     for entry in notice.entries:
         alert = facts.alerts.get(entry.alert)
         if alert is None or alert.untold or entry.alert in facts.ended:
             continue
-        if entry.phase == "back" and entry.alert not in facts.notified:
+        if entry.phase == "back" and topic_of(alert) not in heard:
             continue
         yield entry, alert
 
@@ -237,6 +252,8 @@ def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
         yield f"from {_clock(begin, facts)} to {_clock(end, facts)} ({length})"
         return
     yield f"since {_clock(begin, facts)} ({length})" if begin is not None else "since before tsmon knew it"
+    if entry.was_back is not None:
+        yield f"was back {_clock(entry.was_back, facts)} to {_clock(begin, facts)}"
     if entry.how:
         yield f"how tsmon knows: {entry.how}"
     elif alert.kind == "monitor_blind":

@@ -1,0 +1,153 @@
+"""The rules played through: the last thing that a channel heard of a node is true (rules 9.11 and 9.16)."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.virtual import virtual
+from tests.support.world import World, running
+from tsmon.monitor.alerts import Silence
+from tsmon.notify.outcome import Outcome
+
+PROD = "chocolate-factory"
+DAY = 86400.0
+REFUSED = Outcome(False, "answered 410", refused=True)
+FAILED = Outcome(False, "answered 503")
+
+
+async def both_down(world: World) -> None:
+    await world.run(61)
+    world.tailnet.off(PROD, "dev")
+    await world.run(200)
+    assert world.messages() == ["CRITICAL: 2 nodes are down"]
+
+
+@virtual
+async def test_row_30_a_recovery_that_waits_while_its_node_falls_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await both_down(world)
+        world.tailnet.on(PROD)
+        await world.run(180)
+        world.tailnet.off(PROD)
+        await world.run(300)
+        assert world.messages()[1:] == [f"CRITICAL: {PROD} is offline"]
+        assert "was back " in world.told_to["team"][1].text
+        world.tailnet.on("dev")
+        await world.run(400)
+        assert world.messages()[2:] == ["OK: dev is back online"]
+        world.tailnet.on(PROD)
+        await world.run(400)
+        assert world.messages()[3:] == [f"OK: {PROD} is back online"]
+
+
+@virtual
+async def test_the_group_is_whole_while_one_of_it_is_down_again_but_not_due(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await both_down(world)
+        world.tailnet.on(PROD)
+        await world.run(60)
+        world.tailnet.off(PROD)
+        await world.run(30)
+        world.tailnet.on("dev")
+        await world.run(60)
+        assert len(world.messages()) == 1, "prod is down now, and nobody can say yet whether that lasts"
+        world.tailnet.on(PROD)
+        await world.run(60)
+        assert world.messages()[1:] == ["OK: 2 nodes are back"]
+
+
+@virtual
+async def test_a_recovery_in_the_outbox_of_a_node_that_fell_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await both_down(world)
+        world.outcomes["team"] = FAILED
+        world.tailnet.on(PROD, "dev")
+        await world.run(60)
+        world.tailnet.off(PROD)
+        await world.run(60)
+        del world.outcomes["team"]
+        world.notifier.enable("team")
+        await world.run(10)
+        assert world.messages()[1:] == ["OK: dev is back online"]
+        world.tailnet.on(PROD)
+        await world.run(60)
+        assert world.messages()[2:] == [f"OK: {PROD} is back online"]
+
+
+@virtual
+async def test_an_outage_that_ended_in_the_outbox_and_began_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.outcomes["team"] = FAILED
+        world.tailnet.off(PROD)
+        await world.run(300)
+        world.tailnet.on(PROD)
+        await world.run(60)
+        world.tailnet.off(PROD)
+        await world.run(300)
+        del world.outcomes["team"]
+        world.notifier.enable("team")
+        await world.run(30)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline"]
+        assert "was back " in world.told_to["team"][0].text
+        world.tailnet.on(PROD)
+        await world.run(60)
+        assert world.messages()[1:] == [f"OK: {PROD} is back online"]
+
+
+@virtual
+async def test_a_recovery_that_a_parked_channel_dropped_is_sent_when_it_works(tmp_path: Path) -> None:
+    async with running(tmp_path, poll_interval="5m", ping_interval="1h") as world:
+        await world.run(601)
+        world.tailnet.off(PROD)
+        await world.run(1800)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline"]
+        world.outcomes["team"] = REFUSED
+        world.tailnet.on(PROD)
+        await world.run(2 * DAY)
+        del world.outcomes["team"]
+        world.notifier.enable("team")
+        await world.run(600)
+        assert world.messages()[1:] == [f"OK: {PROD} is back online"]
+
+
+@pytest.mark.parametrize("mended_by", ["enable", "the hourly try", "a restart"])
+@virtual
+async def test_row_31_a_parked_channel_hears_of_what_lasts(tmp_path: Path, mended_by: str) -> None:
+    async with running(tmp_path, poll_interval="5m", ping_interval="1h") as world:
+        await world.run(601)
+        world.outcomes["team"] = REFUSED
+        world.tailnet.off("dev")
+        await world.run(2 * DAY)
+        assert world.messages() == []
+        del world.outcomes["team"]
+        if mended_by == "enable":
+            world.notifier.enable("team")
+            await world.run(5)
+            assert world.messages() == ["WARNING: dev is offline"]
+        elif mended_by == "a restart":
+            await world.restart()
+        await world.run(4000)
+        assert world.messages() == ["WARNING: dev is offline"]
+        world.tailnet.on("dev")
+        await world.run(900)
+        assert world.messages()[1:] == ["OK: dev is back online"]
+
+
+@virtual
+async def test_row_32_an_old_silence_holds_back_no_other_alert(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.tailnet.off("git")
+        await world.run(30)
+        [(id_, _)] = [(a.id, a) for a in world.monitor.alerts.values() if a.state == "pending"]
+        now = world.clock.wall()
+        silence = Silence(id=0, author="a", reason="b", created=now, ends=now + 7200, alert=id_)
+        await world.parts.silencing.silence(silence)
+        world.tailnet.on("git")
+        await world.run(60)
+        assert not world.monitor.alerts
+        await world.restart()
+        world.tailnet.off(PROD)
+        await world.run(300)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline"]
