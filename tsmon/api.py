@@ -34,12 +34,13 @@ from tsmon.server.history_route import HistoryRoutes
 from tsmon.server.incidents import NotifiedAt
 from tsmon.server.live import Live
 from tsmon.server.log_route import LogRoute
+from tsmon.server.one_node import OneNode
 from tsmon.server.openapi import document
 from tsmon.server.page_route import PageRoutes
 from tsmon.server.params import BadParameterError, NoQuery
 from tsmon.server.present import Present
 from tsmon.server.probes import Probes
-from tsmon.server.render import NO_FIGURES, NodeAlerts, alert_answer, alert_order, node_detail
+from tsmon.server.render import NO_FIGURES, alert_answer, alert_order
 from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
 from tsmon.server.report_route import ReportRoutes
 from tsmon.server.route_params import AlertsQuery, NodesQuery
@@ -83,8 +84,12 @@ class Api:
         self.access = Access(settings, lambda: monitor.view, self._whois)
         embedded = EmbeddedHistory(store)
         self._log = LogRoute(store, self._log_line)
-        self._page = PageRoutes(clock, self._present, history, embedded, readiness)
-        self._past = HistoryRoutes(clock, self._present, store, history, embedded)
+        versions = Versions(lambda address: self._whois.ask(address, address), clock)
+        self._one_node = OneNode(clock, self._present, store, history, embedded=embedded, versions=versions)
+        self._page = PageRoutes(
+            clock, self._present, history, embedded, readiness=readiness, one_node=self._one_node
+        )
+        self._past = HistoryRoutes(clock, self._present, history, self._one_node)
         self.reports = ReportRoutes(
             store,
             clock,
@@ -96,7 +101,6 @@ class Api:
         self._pages = Pages()
         self._bodies = Bodies()
         self._document = Body(b"{}")
-        self._tailscale_versions = Versions(lambda address: self._whois.ask(address, address), clock)
 
     def apply(self, settings: Settings) -> None:
         """Take new settings after a reload."""
@@ -201,13 +205,8 @@ class Api:
     # -- what only tsmon answers -----------------------------------------------------------------------
 
     async def node(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
-        node = await find_node(request.match_info["node"], self._present.view, self._store)
-        figures = await self.figures.get()
-        # A source that tsmon is blind through is not asked: the page must not wait for it.
-        asked = node.removed_at is None and self._present.view.blind is None
-        version = await self._tailscale_versions.of(node) if asked else None
-        answer = node_detail(node, self._present.view, NodeAlerts(self._present.alerts()), figures, version)
-        return await reply(request, Body(encode(answer)))
+        node = await self._one_node.find(request.match_info["node"])
+        return await reply(request, Body(encode(await self._one_node.detail(node))))
 
     async def whois(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
         text = request.match_info["ip"]

@@ -49,6 +49,11 @@ SHARED = {
     "IncidentAnswer",
     "NotifiedAnswer",
     "HistoryNode",
+    "NodeDetail",
+    "UptimeAnswer",
+    "OutageAnswer",
+    "LatencyAnswer",
+    "EventAnswer",
 }
 """Parts of several answers, which are described once."""
 

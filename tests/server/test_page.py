@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.site import PROD, Site, site
+from tsmon.history.store import StoreError
 
 GLANCE = "/health-monitoring/glance"
 TABLE = "/health-monitoring/table"
@@ -99,3 +100,39 @@ async def test_bars_and_facets_come_when_they_are_asked_for(here: Site) -> None:
     full = await here.get(TABLE + "?bars=true&facets=true&limit=2")
     assert (len(full["bounds"]), len(full["bars"]), len(full["nodes"]), full["rows"]) == (49, 2, 2, 5)
     assert full["roles"] == ["dev", "device", "git", "prod"]
+
+
+async def test_the_glance_brings_the_page_of_a_node(here: Site) -> None:
+    here.tailnet.off("git")
+    await here.poll()
+    (detail := await here.get("/health-monitoring/nodes/git")).pop("last_seen")
+    plain = await here.get(f"{GLANCE}?node=git")
+    assert plain["node"]["history"] is None
+    assert plain["node"]["detail"].items() >= detail.items()
+    full = (await here.get(f"{GLANCE}?node={detail['id']}&window=7d&with_history=1"))["node"]["history"]
+    assert (len(full["bounds"]), full["bars"]["id"], full["uptime"]["hours"]) == (85, detail["id"], 168)
+    assert full["uptime"]["outages"] == 1
+    assert full["events"][0]["event_type"] in ("alert", "node_offline")
+    assert full["latency"]["hostname"] == "git"
+
+
+async def test_nobody_knows_such_a_node(here: Site) -> None:
+    assert (await here.get(f"{GLANCE}?node=nobody"))["node"] == {"detail": None, "history": None}
+    assert (await here.get(GLANCE))["node"] is None
+
+
+async def test_a_history_that_cannot_be_read_takes_nothing_else_away(here: Site) -> None:
+    async def refuse(*_: Any) -> Any:
+        raise StoreError("disk gone")
+
+    here.daemon.parts.api._one_node._history.bars = refuse  # type: ignore[method-assign, assignment]
+    found = await here.get(f"{GLANCE}?node=git&with_history=1")
+    assert found["summary"]["status"] == "healthy"
+    assert found["node"]["detail"]["hostname"] == "git"
+    assert found["node"]["history"] is None
+
+
+async def test_a_year_is_as_much_of_it_as_is_kept(tmp_path: Path) -> None:
+    async with site(tmp_path, retention="30d") as found:
+        history = (await found.get(f"{GLANCE}?node=git&window=365d&with_history=1"))["node"]["history"]
+        assert (history["uptime"]["hours"], len(history["bounds"])) == (720, 366)

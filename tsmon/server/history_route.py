@@ -4,39 +4,27 @@ from aiohttp import web
 
 from tsmon.base.clock import Clock
 from tsmon.base.threads import off_loop
-from tsmon.history.embedded import EmbeddedHistory
-from tsmon.history.log import EventFilter, page_of_events
-from tsmon.history.store import Store
-from tsmon.history.uptime import Uptime
 from tsmon.server.answers import HistoryAnswer, LatencyAnswer, UptimeAnswer
 from tsmon.server.bodies import history_body, page_of
 from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.figures import History
-from tsmon.server.find_node import find_node
+from tsmon.server.one_node import OneNode
 from tsmon.server.params import BadParameterError
 from tsmon.server.present import Present
-from tsmon.server.render import DAY, Figures, NodeAlerts, latency_answer, uptime_answer
+from tsmon.server.render import DAY, Figures, NodeAlerts
 from tsmon.server.replies import Bodies, Body, encode, reply
 from tsmon.server.route_params import HistoryQuery, LatencyQuery, UptimeQuery
 from tsmon.server.routing import Route, Routes
-from tsmon.server.waiting import WaitingLine
-
-_NOT_RECORDED = Uptime(0.0, 0.0, 0.0, None, None)
 
 
 class HistoryRoutes:
-    """Reads the history in a line of its own: those who ask about the present do not wait behind it."""
+    """Of one node, or of all."""
 
-    def __init__(
-        self, clock: Clock, present: Present, store: Store, history: History, embedded: EmbeddedHistory
-    ) -> None:
-        """`embedded` has the latency, wherever `history` reads the states."""
+    def __init__(self, clock: Clock, present: Present, history: History, one_node: OneNode) -> None:
         self._clock = clock
         self._present = present
-        self._store = store
         self._history = history
-        self._embedded = embedded
-        self._line = WaitingLine()
+        self._one_node = one_node
         self._bars = Bodies()
 
     def routes(self, base: str) -> Routes:
@@ -47,26 +35,9 @@ class HistoryRoutes:
         ]
 
     async def uptime(self, request: web.Request, query: UptimeQuery) -> web.StreamResponse:
-        node = await find_node(request.match_info["node"], self._present.view, self._store)
-        now = self._clock.wall()
-        start = now - query.hours * 3600
-        self._within_retention(now - start, "hours")
-        async with self._line.turn():
-            found = await self._history.uptime(start, now, {node.id})
-            outages = await self._history.outages(node.id, start, now)
-        uptime = found.get(node.id, _NOT_RECORDED)
-        fell = EventFilter(node_id=node.id, event_type="node_offline", since=start)
-        events, _, _ = await page_of_events(self._store, fell, query.limit, 0)
-        answer = uptime_answer(
-            node.hostname,
-            query.hours,
-            uptime,
-            outages,
-            now=now,
-            kind=self._history.kind(start),
-            limit=query.limit,
-            reasons={round(event.timestamp): str(event.details.get("reason", "")) for event in events},
-        )
+        node = await self._one_node.find(request.match_info["node"])
+        self._within_retention(query.hours * 3600, "hours")
+        answer = await self._one_node.uptime(node, query.hours * 3600, query.limit)
         return await reply(request, Body(encode(answer)))
 
     async def history(self, request: web.Request, query: HistoryQuery) -> web.StreamResponse:
@@ -95,11 +66,8 @@ class HistoryRoutes:
 
     async def latency(self, request: web.Request, query: LatencyQuery) -> web.StreamResponse:
         self._within_retention(query.window, "window")
-        node = await find_node(request.match_info["node"], self._present.view, self._store)
-        now = self._clock.wall()
-        async with self._line.turn():
-            rows = await self._embedded.latency(node.id, now - query.window, now)
-        return await reply(request, Body(encode(latency_answer(node.hostname, rows))))
+        node = await self._one_node.find(request.match_info["node"])
+        return await reply(request, Body(encode(await self._one_node.latency(node, query.window))))
 
     def _within_retention(self, seconds: float, name: str) -> None:
         if seconds <= 0 or seconds > self._present.settings.retention:

@@ -11,6 +11,7 @@ from tsmon.monitor.state import Node, View
 from tsmon.server.answers import HistoryNode, IncidentsAnswer, NodeAnswer, SummaryAnswer
 from tsmon.server.bodies import critical_body, page_of, with_list
 from tsmon.server.choose_nodes import GROUPS, SORTS, NodeChoice, choose_nodes, count_flags, in_groups
+from tsmon.server.one_node import PAGE_WINDOWS, NodePage
 from tsmon.server.params import Query, Takes
 from tsmon.server.render import Figures, NodeAlerts, history_node, node_answer
 from tsmon.server.replies import Body, encode, encode_list
@@ -25,6 +26,12 @@ class GlanceQuery(Query, frozen=True):
     """/glance."""
 
     sparks: Annotated[bool, Takes("bool", "with the latency of the critical nodes over 24 h")] = False
+    node: Annotated[str, Takes("text", "with the page of this node: a hostname or an ID")] = ""
+    window: Annotated[str, Takes("choice", "how far back that page looks", choices=tuple(PAGE_WINDOWS))] = (
+        "24h"
+    )
+    outages: Annotated[int, Takes("int", "how many outages that page lists", 1, 10_000)] = 10
+    with_history: Annotated[bool, Takes("bool", "with the history of that node")] = False
 
 
 class TableQuery(NodeChoice, frozen=True):
@@ -47,6 +54,7 @@ class GlanceAnswer(msgspec.Struct):
     warnings: list[str]
     newest_event: str
     sparks: dict[str, list[tuple[str | None, float | None]]] | None
+    node: NodePage | None
     critical: dict[str, Any]
 
 

@@ -9,6 +9,7 @@ from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.server.answers import ReadyAnswer
 from tsmon.server.figures import History
+from tsmon.server.one_node import OneNode
 from tsmon.server.page import (
     SPARK_STEP,
     GlanceAnswer,
@@ -33,7 +34,9 @@ class PageRoutes:
         present: Present,
         history: History,
         embedded: EmbeddedHistory,
+        *,
         readiness: Callable[[], ReadyAnswer],
+        one_node: OneNode,
     ) -> None:
         """`embedded` has the latency, wherever `history` reads the states."""
         self._clock = clock
@@ -41,6 +44,7 @@ class PageRoutes:
         self._history = history
         self._embedded = embedded
         self._readiness = readiness
+        self._one_node = one_node
 
     def routes(self, base: str) -> Routes:
         return [
@@ -50,23 +54,30 @@ class PageRoutes:
 
     async def glance(self, request: web.Request, query: GlanceQuery) -> web.StreamResponse:
         figures = await self._present.figures.get()
+        sparks = await self._sparks() if query.sparks else None
+        page = None
+        if query.node:
+            page = await self._one_node.page(
+                query.node, query.window, query.outages, with_history=query.with_history
+            )
         view, alerts, keys = self._present.view, self._present.alerts(), self._present.critical_keys
-        sparks = None
-        if query.sparks:
-            ids = [node.id for node in view.nodes.values() if node.role.critical][:MANY_NODES]
-            now = self._clock.wall()
-            lines = await self._embedded.latency_lines(ids, now - DAY, now, SPARK_STEP)
-            sparks = {id_: [(rfc3339(at), ms) for at, ms in line] for id_, line in lines.items()}
         answer = GlanceAnswer(
             summary=self._present.summary(),
             incidents=self._present.incidents(),
             warnings=self._readiness().warnings,
             newest_event=str(self._present.newest_event),
             sparks=sparks,
+            node=page,
             critical={},
         )
         body = await off_loop(lambda: glance_body(answer, view, keys, alerts, figures), len(view.nodes))
         return await reply(request, body)
+
+    async def _sparks(self) -> dict[str, list[tuple[str | None, float | None]]]:
+        ids = [node.id for node in self._present.view.nodes.values() if node.role.critical][:MANY_NODES]
+        now = self._clock.wall()
+        lines = await self._embedded.latency_lines(ids, now - DAY, now, SPARK_STEP)
+        return {id_: [(rfc3339(at), ms) for at, ms in line] for id_, line in lines.items()}
 
     async def table(self, request: web.Request, query: TableQuery) -> web.StreamResponse:
         figures = await self._present.figures.get()
