@@ -23,8 +23,8 @@ from tsmon.base.clock import Clock, parse_rfc3339
 from tsmon.config import ControlSettings, Secret
 from tsmon.demo.servers import serving
 from tsmon.source.control import ControlApi, make_control, tailscale
-from tsmon.source.control.errors import ControlError
-from tsmon.source.control.model import Device
+from tsmon.source.control.devices import Device
+from tsmon.source.control.fault import ControlError
 
 Make = Callable[..., ControlApi]
 

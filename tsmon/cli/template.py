@@ -113,9 +113,7 @@ BODY = """\
 # [control]                                      # what the control server knows: off without a kind
 # kind = "tailscale"                             # or headscale
 # url = "https://api.tailscale.com"              # needed for headscale: where it answers
-# token_file = "/etc/tsmon/control-token"        # or an OAuth client:
-# client_id = "k123456CNTRL"
-# client_secret_file = "/etc/tsmon/control-secret"
+# token_file = "/etc/tsmon/control-token"        # or an OAuth client's client_id, client_secret_file
 # interval = "5m"
 # keys = false                                   # warn before any credential of the tailnet ends
 # device_joined = false                          # alert for each new device

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tsmon.base.clock import Clock
 from tsmon.config import ControlSettings
-from tsmon.source.control.model import Credential, Listing
+from tsmon.source.control.devices import Credential, Listing
 
 TAILSCALE_URL = "https://api.tailscale.com"
 
@@ -31,7 +31,7 @@ class ControlApi(Protocol):
         """Every machine of the tailnet."""
 
     async def credentials(self, *, everyone: bool) -> tuple[Credential, ...]:
-        """The credential that tsmon itself uses, as far as the server tells of it; with `everyone` those of
+        """The credential that tsmon itself uses, as far as the server knows it; with `everyone` those of
         the whole tailnet too."""
 
     async def close(self) -> None:

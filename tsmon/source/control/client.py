@@ -12,7 +12,7 @@ from tsmon.base.retry import seconds_to_wait
 from tsmon.base.text import clean_text
 from tsmon.config import redact_url
 from tsmon.source.client import os_words
-from tsmon.source.control.errors import ControlError, ControlFault
+from tsmon.source.control.fault import ControlError, ControlFault
 from tsmon.source.errors import NOT_JSON
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     retry_after: str
 
 
-class Client:
+class ControlClient:
     """One control server. `base` is its URL with the path of the API."""
 
     def __init__(self, base: str, clock: Clock) -> None:

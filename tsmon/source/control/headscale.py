@@ -6,9 +6,9 @@ from tsmon.base.clock import Clock
 from tsmon.base.text import clean_text
 from tsmon.base.threads import off_loop
 from tsmon.config import ControlSettings
-from tsmon.source.control import model
-from tsmon.source.control.client import Client
-from tsmon.source.control.model import Credential, Device, Listing
+from tsmon.source.control import devices as machines
+from tsmon.source.control.client import ControlClient
+from tsmon.source.control.devices import Credential, Device, Listing
 
 _REMEDIES = {
     401: "the API key is unknown or expired: headscale apikeys create makes one, for control.token",
@@ -76,7 +76,7 @@ class Headscale:
 
     def __init__(self, settings: ControlSettings, clock: Clock) -> None:
         base = settings.url.rstrip("/").removesuffix("/api/v1")
-        self._client = Client(f"{base}/api/v1", clock)
+        self._client = ControlClient(f"{base}/api/v1", clock)
         self._clock = clock
         self._token = settings.token.reveal() if settings.token else ""
 
@@ -93,9 +93,11 @@ class Headscale:
         now = self._clock.wall()
 
         def read() -> Listing:
-            return model.read_rows(self._client.decode(body, _Nodes).nodes, lambda row: read_node(row, now))
+            return machines.read_rows(
+                self._client.decode(body, _Nodes).nodes, lambda row: read_node(row, now)
+            )
 
-        return await off_loop(read, len(body), model.SMALL)
+        return await off_loop(read, len(body), machines.SMALL)
 
     async def credentials(self, *, everyone: bool) -> tuple[Credential, ...]:
         body = await self._get("/apikey", "the list of API keys")
@@ -113,8 +115,8 @@ class Headscale:
             id=f"apikey-{clean_text(key.id or begin, 40)}",
             kind="API key",
             description=clean_text(begin.rstrip("-"), 40),
-            created=model.lenient_moment(key.created_at),
-            expires=model.lenient_moment(key.expiration),
+            created=machines.lenient_moment(key.created_at),
+            expires=machines.lenient_moment(key.expiration),
             own=bool(begin) and self._token.startswith(begin),
         )
 
@@ -130,26 +132,26 @@ class Headscale:
 def read_node(raw: msgspec.Raw, now: float) -> Device:
     """Raises ValueError or msgspec's errors for a row that cannot be read."""
     row = _decode_node(raw)
-    id_ = model.stable_id(str(row.id))
-    hostname, dns_name = model.names(row.given_name, row.name, id_)
-    expires = model.moment(row.expiry, "expiry")
+    id_ = machines.stable_id(str(row.id))
+    hostname, dns_name = machines.names(row.given_name, row.name, id_)
+    expires = machines.moment(row.expiry, "expiry")
     user = row.user or _User()
     return Device(
         id=id_,
         hostname=hostname,
         dns_name=dns_name,
-        ips=model.addresses(row.ip_addresses or ()),
+        ips=machines.addresses(row.ip_addresses or ()),
         user=clean_text(user.email or user.name),
-        tags=model.tags(row.tags),
-        created=model.moment(row.created_at, "createdAt"),
+        tags=machines.tags(row.tags),
+        created=machines.moment(row.created_at, "createdAt"),
         expires=expires,
         expired=expires is not None and expires <= now,
         expiry_disabled=expires is None,
         online=row.online,
-        last_seen=model.moment(row.last_seen, "lastSeen"),
+        last_seen=machines.moment(row.last_seen, "lastSeen"),
         ephemeral=row.pre_auth_key.ephemeral if row.pre_auth_key is not None else None,
-        routes_advertised=model.routes(row.available_routes),
-        routes_approved=model.routes(row.approved_routes),
+        routes_advertised=machines.routes(row.available_routes),
+        routes_approved=machines.routes(row.approved_routes),
     )
 
 
@@ -158,6 +160,6 @@ def _read_pre_auth_key(key: _PreAuthKey) -> Credential:
         id=f"preauthkey-{clean_text(key.id, 40)}",
         kind="pre-auth key",
         description="reusable" if key.reusable else "",
-        created=model.lenient_moment(key.created_at),
-        expires=model.lenient_moment(key.expiration),
+        created=machines.lenient_moment(key.created_at),
+        expires=machines.lenient_moment(key.expiration),
     )

@@ -10,10 +10,11 @@ from tsmon.base.clock import Clock
 from tsmon.base.text import clean_text
 from tsmon.base.threads import off_loop
 from tsmon.config import ControlSettings
-from tsmon.source.control import TAILSCALE_URL, model
-from tsmon.source.control.client import Answer, Client
-from tsmon.source.control.errors import ControlError
-from tsmon.source.control.model import Credential, Device, Listing
+from tsmon.source.control import TAILSCALE_URL
+from tsmon.source.control import devices as machines
+from tsmon.source.control.client import Answer, ControlClient
+from tsmon.source.control.devices import Credential, Device, Listing
+from tsmon.source.control.fault import ControlError
 from tsmon.source.status import OS_LABELS
 
 _SHARED_AGAIN = 86400.0
@@ -81,7 +82,7 @@ class Tailscale:
 
     def __init__(self, settings: ControlSettings, clock: Clock) -> None:
         base = (settings.url or TAILSCALE_URL).rstrip("/").removesuffix("/api/v2")
-        self._client = Client(f"{base}/api/v2", clock)
+        self._client = ControlClient(f"{base}/api/v2", clock)
         self._clock = clock
         self._token = settings.token.reveal() if settings.token else ""
         self._oauth = Oauth(settings, self._client, clock) if settings.client_id else None
@@ -106,9 +107,9 @@ class Tailscale:
 
         def read() -> Listing:
             rows = self._client.decode(body, _Devices).devices
-            return model.read_rows(rows, lambda row: read_device(row, now))
+            return machines.read_rows(rows, lambda row: read_device(row, now))
 
-        return await off_loop(read, len(body), model.SMALL)
+        return await off_loop(read, len(body), machines.SMALL)
 
     async def _devices(self) -> bytes:
         what, path = "the list of devices", "/tailnet/-/devices?fields="
@@ -133,7 +134,7 @@ class Tailscale:
         return tuple(found)
 
     async def _own(self) -> list[Credential]:
-        """The own credential; none when its id cannot be told, or the server does not tell of it."""
+        """The own credential; none when its id is not in it, or the server does not say."""
         secret = self._oauth.secret if self._oauth is not None else self._token
         match = re.fullmatch(r"tskey-(?:api|client)-([A-Za-z0-9]+)-.+", secret)
         if match is None:
@@ -171,7 +172,7 @@ class Tailscale:
 class Oauth:
     """The OAuth client's access token: fetched when it is needed, renewed before it ends."""
 
-    def __init__(self, settings: ControlSettings, client: Client, clock: Clock) -> None:
+    def __init__(self, settings: ControlSettings, client: ControlClient, clock: Clock) -> None:
         self.secret = settings.client_secret.reveal() if settings.client_secret else ""
         self.scopes: tuple[str, ...] | None = None
         self._id = settings.client_id
@@ -216,31 +217,31 @@ class Oauth:
 def read_device(raw: msgspec.Raw, now: float) -> Device:
     """Raises ValueError or msgspec's errors for a row that cannot be read."""
     row = _decode_device(raw)
-    id_ = model.stable_id(row.node_id)
-    hostname, dns_name = model.names(row.name, row.hostname, id_, whole=row.is_external)
-    expires = None if row.key_expiry_disabled else model.moment(row.expires, "expires")
+    id_ = machines.stable_id(row.node_id)
+    hostname, dns_name = machines.names(row.name, row.hostname, id_, whole=row.is_external)
+    expires = None if row.key_expiry_disabled else machines.moment(row.expires, "expires")
     return Device(
         id=id_,
         hostname=hostname,
         dns_name=dns_name,
-        ips=model.addresses(row.addresses or ()),
+        ips=machines.addresses(row.addresses or ()),
         os=OS_LABELS.get(row.os, clean_text(row.os, 32)) if row.os else "",
         user=clean_text(row.user),
-        tags=model.tags(row.tags),
+        tags=machines.tags(row.tags),
         version=clean_text(row.client_version, 64),
         update_available=row.update_available,
-        created=model.moment(row.created, "created"),
+        created=machines.moment(row.created, "created"),
         expires=expires,
         expired=expires is not None and expires <= now,
         expiry_disabled=row.key_expiry_disabled,
         online=row.connected_to_control,
-        last_seen=model.moment(row.last_seen, "lastSeen"),
+        last_seen=machines.moment(row.last_seen, "lastSeen"),
         approved=row.authorized,
         external=row.is_external,
         ephemeral=row.is_ephemeral,
         locked_out=clean_text(row.tailnet_lock_error, 120),
-        routes_advertised=model.routes(row.advertised_routes),
-        routes_approved=model.routes(row.enabled_routes),
+        routes_advertised=machines.routes(row.advertised_routes),
+        routes_approved=machines.routes(row.enabled_routes),
     )
 
 
@@ -257,8 +258,8 @@ def _read_key(key: _Key, *, own: bool = False) -> Credential:
         id=clean_text(key.id, 64),
         kind=_KINDS.get(key.key_type, "key"),
         description=clean_text(key.description, 80),
-        created=model.lenient_moment(key.created),
-        expires=model.lenient_moment(key.expires),
+        created=machines.lenient_moment(key.created),
+        expires=machines.lenient_moment(key.expires),
         own=own,
         scopes=tuple(sorted(clean_text(scope, 64) for scope in key.scopes)) if key.scopes else None,
     )
