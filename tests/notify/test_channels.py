@@ -18,28 +18,29 @@ import pytest
 from aiohttp import web
 from aiosmtpd.controller import Controller
 
-from tests.support.alerts import NOW, alert, view
+from tests.support.alerts import NOW, alert, seen, view
 from tsmon.base.clock import Clock
 from tsmon.config import ChannelSettings, Secret
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
+from tsmon.notify.details import Facts
 from tsmon.notify.news import News
 from tsmon.notify.notice import Entry, Notice
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.poster import Poster
 from tsmon.notify.services import AppriseService, without_secrets
-from tsmon.notify.texts import Facts, Message, write
+from tsmon.notify.texts import Message, write
 from tsmon.notify.webhook import Webhook, payload
 
 
 def message(*alerts: Alert, kind: str = "alert", **fields: Any) -> Message:
     alerts = alerts or (alert(),)
     phase = "back" if kind == "recovery" else "fell"
-    entries = tuple(Entry(a.id, phase, "the control plane calls it offline") for a in alerts)  # type: ignore[arg-type]
+    entries = tuple(Entry(a.id, phase) for a in alerts)  # type: ignore[arg-type]
     notice = Notice(key="k" * 32, kind=kind, made_at=NOW, entries=entries, **fields)  # type: ignore[arg-type]
     known = {a.id: a for a in alerts}
-    facts = Facts(known, known.keys(), (), view(), NOW, link="https://t.example/vpn")
+    facts = Facts(known, known.keys(), (), seen(*alerts), NOW, link="https://t.example/vpn")
     found = write(notice, facts)
     assert found is not None
     return found
@@ -138,10 +139,12 @@ async def test_nobody_there_may_come_back(unused_tcp_port: int) -> None:
 
 
 def test_a_body_is_bounded() -> None:
-    many = [alert(n, hostname=f"node-{n}") for n in range(500)]
-    data = payload(message(*many), "rpi")
-    assert (data["count"], len(data["alerts"])) == (500, 100)
-    assert len(msgspec.json.encode(data)) < 100_000
+    for count, held in ((500, 500), (1000, 1000), (1001, 1000)):
+        many = [alert(n, hostname=f"node-{n}") for n in range(count)]
+        data = payload(message(*many), "rpi")
+        assert (data["count"], len(data["alerts"]), data["truncated"]) == (count, held, count > held)
+        assert len(data["text"]) < 600
+        assert len(msgspec.json.encode(data)) < 1_000_000
 
 
 # -- Apprise -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The words of messages: what a person woken at three understands at a glance."""
 
+import re
 from datetime import UTC
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.alerts import NOW, alert, view
+from tests.support.alerts import NOW, alert, seen, view
+from tests.support.paths import ROOT
 from tsmon.monitor.alerts import ALERT_KINDS, Alert
 from tsmon.monitor.state import Blind, View
+from tsmon.notify.details import Facts, runbook_of
 from tsmon.notify.notice import Entry, Notice, Phase
-from tsmon.notify.texts import Facts, Message, plain_message, write
+from tsmon.notify.texts import Message, plain_message, write
 from tsmon.source.status import clean_hostname
 
 
@@ -23,17 +26,17 @@ def told(
     blind: bool = False,
     **more: Any,
 ) -> Message | None:
-    shown: View = view()
+    others = more.pop("others", ())
+    shown: View = seen(*(found for found, _ in rows), *others)
     if blind:
         shown = msgspec.structs.replace(
             shown, blind=Blind(reason="stopped", since=NOW - 30, message="it is stopped"), as_of=NOW - 40
         )
-    others = more.pop("others", ())
     notice = Notice(
         key="k",
         kind=kind,  # type: ignore[arg-type]
         made_at=NOW,
-        entries=tuple(Entry(found.id, phase, "pings are unanswered") for found, phase in rows),
+        entries=tuple(Entry(found.id, phase) for found, phase in rows),
         **more,
     )
     alerts = {found.id: found for found, _ in rows} | {found.id: found for found in others}
@@ -52,17 +55,67 @@ def test_one_outage() -> None:
     assert found.title == "CRITICAL: chocolate-factory is offline"
     assert found.text.splitlines() == [
         "since 14:10 UTC (3 min)",
-        "how tsmon knows: pings are unanswered",
+        "how tsmon knows: the control plane calls it offline",
+        "take care of it: tsmon ack 1",
+        "what to do: docs/alerting.md#node_offline",
         "tsmon on rpi",
     ]
 
 
 def test_what_else_is_down_is_said() -> None:
     found = told(
-        (alert(), "fell"), others=[alert(2, hostname="git"), alert(3, hostname="dev", kind="node_flapping")]
+        (alert(), "fell"),
+        others=[
+            alert(2, hostname="git"),
+            alert(3, hostname="dev", kind="node_flapping"),
+            alert(4, hostname="c", kind="node_detached"),
+            alert(5, hostname="d", kind="key_expiring"),
+        ],
     )
     assert found is not None
-    assert "also down: dev, git" in found.text
+    assert "also down: dev, git" in found.text.splitlines()
+
+
+def test_a_flapping_node_that_is_up_just_now_is_not_called_down() -> None:
+    flapping = alert(3, hostname="dev", kind="node_flapping")
+    up = msgspec.structs.replace(seen(flapping).nodes["n3"], state="online", reason=None)
+    shown = msgspec.structs.replace(seen(alert()), nodes=seen(alert()).nodes | {"n3": up})
+    alerts = {1: alert(), 3: flapping}
+    notice = Notice(key="k", kind="alert", made_at=NOW, entries=(Entry(1, "fell"),))
+    found = write(notice, Facts(alerts, (), (), shown, NOW, zone=UTC))
+    assert found is not None
+    assert "also down" not in found.text
+
+
+def test_what_left_is_not_called_back_in_a_crowd() -> None:
+    gone = [
+        (alert(n, hostname=f"r{n}", state="resolved", resolved_at=NOW, cause="removed"), "back")
+        for n in range(15)
+    ]
+    found = told(*gone, kind="recovery")  # type: ignore[arg-type]
+    assert found is not None
+    assert found.title == "INFO: 15 nodes were removed from the tailnet"
+    assert found.lines[0].startswith("15 nodes were removed from the tailnet: r0, ")
+    assert "back" not in found.text
+
+
+def test_a_message_leads_home() -> None:
+    rows = [(alert(17), "fell"), (alert(18, hostname="git"), "fell")]
+    alerts = {found.id: found for found, _ in rows}
+    shown = seen(*alerts.values())
+    for ids, end in (((17,), "?node=chocolate-factory"), ((17, 18), "?incident=17")):
+        notice = Notice(key="k", kind="alert", made_at=NOW, entries=tuple(Entry(id_, "fell") for id_ in ids))
+        found = write(notice, Facts(alerts, (), (), shown, NOW, link="https://t.example/vpn"))
+        assert found is not None
+        assert found.link == f"https://t.example/vpn{end}"
+        assert f"take care of it: tsmon ack {' '.join(map(str, ids))}" in found.lines
+
+
+@pytest.mark.parametrize("kind", ALERT_KINDS)
+def test_every_kind_has_its_section_in_the_runbook(kind: str) -> None:
+    name, _, anchor = runbook_of(kind).partition("#")
+    heads = re.findall(r"^### `(\w+)`", (ROOT / name).read_text(), re.MULTILINE)
+    assert anchor in heads
 
 
 def test_an_outage_over_before_it_was_told_has_both_times() -> None:
@@ -93,14 +146,37 @@ def test_an_outage_over_before_it_was_told_has_both_times() -> None:
             [(alert(1), "fell"), (over(2, hostname="b"), "fell")],
             "alert",
             {},
-            "CRITICAL: 1 node is down, 1 back again",
+            "CRITICAL: chocolate-factory is offline, b is back online",
         ),
         ([(alert(1), "still"), (alert(2), "still")], "reminder", {}, "CRITICAL: 2 nodes are still down"),
         (
-            [(alert(1), "still"), (over(2), "back")],
+            [(alert(1), "still"), (over(2, hostname="b"), "back")],
             "quiet_over",
             {},
-            "CRITICAL: after maintenance or silence: 1 node is still down, 1 back",
+            "CRITICAL: after maintenance or silence: chocolate-factory is still offline, b is back online",
+        ),
+        (
+            [(alert(n, hostname=f"b{n}", kind="key_expiring", step=259200.0), "fell") for n in range(20)],
+            "alert",
+            {},
+            "CRITICAL: 20 keys expire within 3 days",
+        ),
+        (
+            [(over(n, hostname=f"b{n}", kind="key_expiring"), "back") for n in range(10)],
+            "recovery",
+            {"standing": 10},
+            "OK: 10 keys were renewed, 10 not renewed",
+        ),
+        (
+            [
+                (alert(1), "fell"),
+                (alert(2, hostname="b"), "fell"),
+                (alert(3, hostname="c", kind="node_detached"), "fell"),
+                (alert(4, hostname="d", kind="node_flapping"), "fell"),
+            ],
+            "alert",
+            {},
+            "CRITICAL: 2 nodes are down, c is off the control plane, but answers pings, d is flapping",
         ),
     ],
 )

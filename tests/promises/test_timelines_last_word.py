@@ -151,3 +151,52 @@ async def test_row_32_an_old_silence_holds_back_no_other_alert(tmp_path: Path) -
         world.tailnet.off(PROD)
         await world.run(300)
         assert world.messages() == [f"CRITICAL: {PROD} is offline"]
+
+
+@virtual
+async def test_a_node_that_is_removed_while_its_recovery_waits_is_not_called_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await both_down(world)
+        world.tailnet.on(PROD)
+        await world.run(60)
+        world.tailnet.remove(PROD)
+        await world.run(60)
+        world.tailnet.on("dev")
+        await world.run(400)
+        titles = world.messages()
+        assert "OK: 2 nodes are back" not in titles
+        assert f"OK: {PROD} was removed from the tailnet, dev is back online" in titles
+
+
+@virtual
+async def test_row_33_keys_expire_and_nobody_is_called_down(tmp_path: Path) -> None:
+    world = World(tmp_path, "git", PROD)
+    for n in range(20):
+        world.tailnet.add(f"srv-{n}", tags=["tag:server"], key_expiry=world.clock.start + 3 * DAY)
+    await world.start()
+    try:
+        await world.run(61)
+        assert world.messages() == ["WARNING: 20 keys expire within 3 days"]
+        assert "down" not in world.told_to["team"][0].text
+        assert "the first in 2 d 23 h, at " in world.told_to["team"][0].text
+        for n in range(10):
+            world.tailnet.change(f"srv-{n}", key_expiry=world.clock.start + 100 * DAY)
+        await world.run(400)
+        assert world.messages()[1:] == ["OK: 10 keys were renewed, 10 not renewed"]
+    finally:
+        await world.kill()
+
+
+@virtual
+async def test_a_reminder_names_the_present_reason(tmp_path: Path) -> None:
+    async with running(tmp_path, remind_every="1h") as world:
+        await world.run(61)
+        world.tailnet.hang(PROD)
+        await world.run(600)
+        assert "three pings in a row unanswered" in world.told_to["team"][0].text
+        assert "three pings" in world.alert("node_offline").message
+        world.tailnet.off(PROD)
+        await world.run(3600)
+        assert world.messages()[1:] == [f"CRITICAL: {PROD} is still offline"]
+        assert "the control plane calls it offline" in world.told_to["team"][1].text
+        assert "three pings" not in world.alert("node_offline").message

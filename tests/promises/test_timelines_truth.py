@@ -131,7 +131,7 @@ async def test_row_29_the_words_after_sight_returned(tmp_path: Path) -> None:
         await world.run(120)
         back = next(event for event in world.events if event.event_type == "monitor_restored")
         ended = next(event for event in world.events if event.event_type == "alert_resolved")
-        assert ended.message == "monitor_blind ended (recovered)"
+        assert ended.message == "tsmon sees the tailnet again, after 10 min"
         returned = world.since_start(back.timestamp)
         assert returned == pytest.approx(674, abs=16)
         assert (

@@ -8,7 +8,7 @@ from tests.support.facts import facts
 from tsmon.classify import Classifier
 from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.state import Node, State, View
+from tsmon.monitor.state import Node, OfflineReason, State, View
 from tsmon.source.status import Tailnet
 
 NOW = 1_790_000_000.0
@@ -46,6 +46,22 @@ def view() -> View:
         tun=True,
         excluded=0,
     )
+
+
+def seen(*alerts: Alert) -> View:
+    """A view in which the nodes of these alerts are as the alerts say."""
+    nodes = {}
+    for about in alerts:
+        if about.node_id is None or about.cause in ("removed", "acknowledged"):
+            continue
+        up = about.state == "resolved" or about.kind in ("key_expiring", "path_degraded")
+        found = facts(about.hostname or "", id=about.node_id)
+        state: State = "online" if up else "offline"
+        reason: OfflineReason | None = None if up else "control"
+        nodes[about.node_id] = Node(
+            facts=found, role=ROLES.role(found), first_seen=0.0, state=state, reason=reason
+        )
+    return msgspec.structs.replace(view(), nodes=nodes)
 
 
 def tailnet(*names: str, state: State = "offline", **values: object) -> View:

@@ -100,17 +100,18 @@ def unsilence(given: Given, *, silence_id: int, author: str | None) -> None:
 
 
 @click.command()
-@click.argument("alert", metavar="ALERT", type=click.IntRange(1))
+@click.argument("alerts", metavar="ALERT...", type=click.IntRange(1), nargs=-1, required=True)
 @click.option("--reason", metavar="TEXT", default="", help="What is done about it; it stands in the log.")
 @_author
 @settings_options(("state_dir",))
-def ack(given: Given, *, alert: int, reason: str, author: str | None) -> None:
-    """Take care of the ALERT (its id): no more reminders, its recovery is still reported.
+def ack(given: Given, *, alerts: tuple[int, ...], reason: str, author: str | None) -> None:
+    """Take care of each ALERT (its id): no more reminders, its recovery is still reported.
 
     An alert of a node that was removed ends with it.
     """
-    body = {"id": str(alert), "author": _who(author), "reason": reason}
-    click.echo(plain(ask(given, "/ack", body)["message"]))
+    for alert in alerts:
+        body = {"id": str(alert), "author": _who(author), "reason": reason}
+        click.echo(plain(ask(given, "/ack", body)["message"]))
 
 
 @click.command()

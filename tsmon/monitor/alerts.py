@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from tsmon.base.clock import Moment
+from tsmon.monitor.alert_words import ended_words
 from tsmon.monitor.state import Event, Node
 
 AlertState = Literal["pending", "firing", "resolved"]
@@ -178,11 +179,11 @@ class AlertBook:
             alert, state="resolved", resolved_at=ended, cause=cause, untold=untold
         )
         self._changed[alert.id] = resolved
-        subject = f"{alert.hostname}: " if alert.hostname else ""
-        words = f"{subject}{alert.kind} ended ({cause})"
         duration = round(resolved.duration(ended))
         self._events.append(
-            _alert_event("alert_resolved", resolved, "ok", now, words, cause=cause, duration_s=duration)
+            _alert_event(
+                "alert_resolved", resolved, "ok", now, ended_words(resolved), cause=cause, duration_s=duration
+            )
         )
 
     def acknowledge(self, alert_id: int, author: str, now: Moment) -> Alert | None:

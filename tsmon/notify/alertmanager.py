@@ -13,16 +13,18 @@ import structlog
 
 from tsmon.base.clock import rfc3339
 from tsmon.config import ChannelSettings, redact_url
+from tsmon.monitor.alert_words import headline
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.monitor.selection import Selector
 from tsmon.notify.desk import Row
+from tsmon.notify.details import runbook_of
 from tsmon.notify.line import Office, meta_key
 from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
 from tsmon.notify.poster import Poster
-from tsmon.notify.texts import Message, headline
+from tsmon.notify.texts import Message
 
 log = structlog.get_logger(__name__)
 
@@ -224,12 +226,12 @@ class AlertmanagerLine:
             await self._office.fails(self.name, outcome.error)
 
     def _lasting(self, alert: Alert, now: float) -> dict[str, Any]:
-        notes = {"summary": headline(alert), "description": alert.message}
+        notes = _notes(alert)
         return _row(self._labels(alert), notes, _begin(alert), now + LIFETIME, self._link)
 
     def _ended(self, alert_id: int, now: float) -> dict[str, Any]:
         alert = self._known.get(alert_id)
-        notes = {"summary": headline(alert), "description": alert.message} if alert is not None else {}
+        notes = _notes(alert) if alert is not None else {}
         since = self._posted.since.get(alert_id, now)
         return _row(self._posted.labels[alert_id], notes, since, now, self._link)
 
@@ -248,6 +250,10 @@ def labels_of(alert: Alert, monitor: str, tailnet: str) -> Labels:
             "node_type": alert.node_type or "",
         }
     return {name: value for name, value in labels.items() if value}
+
+
+def _notes(alert: Alert) -> Labels:
+    return {"summary": headline(alert), "description": alert.message, "runbook": runbook_of(alert.kind)}
 
 
 def _begin(alert: Alert) -> float:

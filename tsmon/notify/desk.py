@@ -13,7 +13,6 @@ from tsmon.monitor.cause import common_cause
 from tsmon.monitor.incidents import OUTAGES, stream_of, topic_of
 from tsmon.monitor.selection import Selector
 from tsmon.monitor.state import Node
-from tsmon.monitor.wording import how_known
 from tsmon.notify.grouping import Draft, Group, load_groups
 from tsmon.notify.news import News, Topic
 from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
@@ -107,7 +106,7 @@ class Desk:
             self._end(alert, news)
         self._catch_up(news)
         self._hold_back(news)
-        drafts = self._groups.take_due(news.now.mono, news.siblings_before, news.present.word)
+        drafts = self._groups.take_due(news.now.mono, news.siblings_before, news.sayable.word)
         notices = [self._notice(draft, news) for draft in drafts]
         notices += self._quiet_over(news)
         notices += self._reminder(news, remind_every)
@@ -116,7 +115,7 @@ class Desk:
 
     def next_due(self, news: News) -> float | None:
         """Monotonic time at which a step will have something to send, as far as is known now."""
-        return self._groups.next_due(news.siblings_before, news.present.word)
+        return self._groups.next_due(news.siblings_before, news.sayable.word)
 
     def delivered(
         self,
@@ -195,10 +194,10 @@ class Desk:
         if alert.untold:
             self._groups.forget(alert.id)
             self._hushed.discard(alert.id)
-            if not news.present.is_open(topic):
+            if not news.sayable.is_open(topic):
                 for id_ in [id_ for id_ in self.notified if news.topics([id_]) == {topic}]:
                     del self.notified[id_]
-        elif alert.cause == "settled" and news.present.is_open(topic):
+        elif alert.cause == "settled" and news.sayable.is_open(topic):
             # It settled into an outage: one message says both.
             self._groups.forget(alert.id)
         elif (
@@ -225,7 +224,7 @@ class Desk:
             return
         lost, self._lost = self._lost, set()
         for id_ in sorted(lost - self._groups.alerts - self.notified.keys()):
-            if news.present.word(id_) == "lasts":
+            if news.sayable.word(id_) == "lasts":
                 self._fall(news.alerts[id_], news)
         busy = news.topics(self._groups.alerts | self._hushed)
         over = [
@@ -234,7 +233,7 @@ class Desk:
             if (alert := news.alerts.get(id_)) is not None
             and alert.state == "resolved"
             and topic_of(alert) not in busy
-            and not news.present.is_open(topic_of(alert))
+            and not news.sayable.is_open(topic_of(alert))
         ]
         if over:
             self._report_end(over, news.now)
@@ -254,14 +253,14 @@ class Desk:
             for alert_id in sorted(self._hushed & news.alerts.keys())
             if (news.sighted or news.alerts[alert_id].is_own)
             and not news.is_quiet(news.alerts[alert_id])
-            and news.present.word(alert_id) != "unsure"
+            and news.sayable.word(alert_id) != "unsure"
         ]
         self._hushed.difference_update(alert.id for alert in over)
         lasting = [alert for alert in over if alert.state == "firing"]
         heard = self._heard(news)
-        entries = [self._entry(alert, "still", news) for alert in lasting]
+        entries = [self._entry(alert, "still") for alert in lasting]
         entries += [
-            self._entry(alert, "back", news)
+            self._entry(alert, "back")
             for alert in over
             if alert.state == "resolved" and topic_of(alert) in heard
         ]
@@ -281,7 +280,7 @@ class Desk:
         if not any(news.now.wall - at >= every - _EPSILON for at in last.values()):
             return []
         due = [news.alerts[id_] for id_, at in last.items() if news.now.wall - at >= every - _BUNCH]
-        return [self._make("reminder", news, [self._entry(alert, "still", news) for alert in due])]
+        return [self._make("reminder", news, [self._entry(alert, "still") for alert in due])]
 
     def _may_remind(self, alert: Alert | None, news: News) -> bool:
         return (
@@ -302,7 +301,7 @@ class Desk:
         """What is long over and of which nothing is on the way."""
         made_of = {entry.alert for notice in made for entry in notice.entries}
         self._hushed &= news.alerts.keys()
-        self._lost = {id_ for id_ in self._lost if news.present.word(id_) == "lasts"}
+        self._lost = {id_ for id_ in self._lost if news.sayable.word(id_) == "lasts"}
         for alert_id in self.notified.keys() - news.alerts.keys() - made_of:
             del self.notified[alert_id]
         known = self.alerts | made_of
@@ -313,14 +312,12 @@ class Desk:
     def _notice(self, draft: Draft, news: News) -> Notice:
         alerts = [news.alerts[alert_id] for alert_id in draft.alerts if alert_id in news.alerts]
         phase = "back" if draft.kind == "recovery" else "fell"
-        entries = [self._entry(alert, "back" if phase == "back" else "fell", news) for alert in alerts]
+        entries = [self._entry(alert, "back" if phase == "back" else "fell") for alert in alerts]
         cause = _cause(alerts, news) if phase == "fell" else ""
         return self._make(draft.kind, news, entries, cause=cause, standing=draft.standing)
 
-    def _entry(self, alert: Alert, phase: Phase, news: News) -> Entry:
-        node = news.node(alert)
-        how = confirmation(alert, node) if node is not None and phase != "back" else ""
-        return Entry(alert.id, phase, how, self._returns.get(alert.id) if phase == "fell" else None)
+    def _entry(self, alert: Alert, phase: Phase) -> Entry:
+        return Entry(alert.id, phase, was_back=self._returns.get(alert.id) if phase == "fell" else None)
 
     @staticmethod
     def _make(
@@ -341,12 +338,3 @@ def _cause(alerts: Iterable[Alert], news: News) -> str:
     fallen = {node.id for node in nodes}
     standing = (n for n in news.view.nodes.values() if n.id not in fallen and n.state != "offline")
     return common_cause(nodes, standing)
-
-
-def confirmation(alert: Alert, node: Node) -> str:
-    """How tsmon knows, for people."""
-    if alert.kind == "node_detached":
-        return "the control plane calls it offline, pings are answered"
-    if alert.kind != "node_offline":
-        return ""
-    return how_known(node)

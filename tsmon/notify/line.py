@@ -13,10 +13,11 @@ from tsmon.base.clock import Clock
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.notify.desk import MOST_WAITING, Desk, Row
+from tsmon.notify.details import Facts
 from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
-from tsmon.notify.texts import Facts, Message, withheld, write
+from tsmon.notify.texts import Message, withheld, write
 
 log = structlog.get_logger(__name__)
 

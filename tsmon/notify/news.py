@@ -17,8 +17,8 @@ Word = Literal["lasts", "over", "unsure"]
 Topic = tuple[str, str]
 
 
-class Present:
-    """What is true now of the things that alerts are about."""
+class Sayable:
+    """What may be said of alerts now."""
 
     def __init__(self, alerts: Mapping[int, Alert], view: View) -> None:
         self._alerts = alerts
@@ -63,8 +63,8 @@ class News:
     quiet: Callable[[Alert, Node | None, float], float | None]
 
     @cached_property
-    def present(self) -> Present:
-        return Present(self.alerts, self.view)
+    def sayable(self) -> Sayable:
+        return Sayable(self.alerts, self.view)
 
     def node(self, alert: Alert) -> Node | None:
         """The node that `alert` is about; None when it is about tsmon itself or the node is long gone."""

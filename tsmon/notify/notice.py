@@ -17,7 +17,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     alert: int
     phase: Phase
     how: str = ""
-    """How the condition was confirmed (control plane, pings)."""
+    """How the condition is confirmed (control plane, pings): filled in when the message is written."""
     was_back: float | None = None
     """It had ended and began again, and nobody was notified of that end: when it had (Unix seconds)."""
 

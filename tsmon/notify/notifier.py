@@ -13,13 +13,14 @@ from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.monitor.monitor import Monitor
+from tsmon.notify.details import Facts
 from tsmon.notify.lines import Line, MakeSender, link_of, make_lines, service
 from tsmon.notify.news import News
 from tsmon.notify.notice import Notice, NoticeKind
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.quiet import Quiet
 from tsmon.notify.stored import StoredChannels, forget_silence
-from tsmon.notify.texts import Facts, plain_message
+from tsmon.notify.texts import plain_message
 
 log = structlog.get_logger(__name__)
 

@@ -1,26 +1,26 @@
-"""The words of a message: what, since when, how it is known, what else. Pure.
+"""The words of a message: its title here, its lines in details.py. Pure.
 
 Written when a message is sent, not when it was made: an outage that ended meanwhile has both times.
 Names in it are of letters, digits, `.`, `_` and `-` (status.py); in Markdown the rest is escaped.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
+from urllib.parse import quote
 
-from tsmon.base.text import length_words
+import msgspec
+
+from tsmon.monitor.alert_words import headline, is_gone, together
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.incidents import OUTAGES, topic_of
-from tsmon.monitor.state import View
-from tsmon.notify.news import Present
+from tsmon.monitor.incidents import stream_of, topic_of
+from tsmon.notify.details import Facts, confirmation, lines_of
+from tsmon.notify.news import Sayable
 from tsmon.notify.notice import Entry, Notice
 
-MOST_LINES = 12
-"""Alerts with a line of their own; of more only the names are given."""
-MOST_NAMES = 12
-
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&])")
+_STANDING = {"outage": "still down", "key_expiring": "not renewed"}
+"""What is said of those of a group that have not recovered, by stream."""
 
 
 class Message(NamedTuple):
@@ -32,7 +32,7 @@ class Message(NamedTuple):
     title: str
     lines: tuple[str, ...]
     link: str
-    """Of the dashboard, "" when nobody knows where it is."""
+    """Of the page that shows it, "" when nobody knows where that is."""
     entries: tuple[tuple[Entry, Alert], ...]
     """What is reported, without what need not be any more."""
     down: frozenset[int]
@@ -52,23 +52,6 @@ class Message(NamedTuple):
         return "\n".join([*lines, *([f"\n[Dashboard]({self.link})"] if self.link else [])])
 
 
-class Facts(NamedTuple):
-    """What a text is written from."""
-
-    alerts: Mapping[int, Alert]
-    notified: Collection[int]
-    """Alerts of which it was delivered that they began."""
-    ended: Collection[int]
-    """Alerts whose end was delivered."""
-    view: View
-    now: float
-    zone: tzinfo | None = None
-    """Of the times in the text; None: the machine's."""
-    link: str = ""
-    signature: str = ""
-    """Which tsmon says it, "" when there is only one."""
-
-
 def write(notice: Notice, facts: Facts) -> Message | None:
     """The message, None when there is nothing left to report."""
     if notice.words:
@@ -82,9 +65,9 @@ def write(notice: Notice, facts: Facts) -> Message | None:
     return Message(
         notice,
         severity,
-        f"{_label(severity, shown)}: {_title(notice, shown)}",
-        tuple(_lines(notice, shown, facts)),
-        facts.link,
+        f"{_label(severity, shown, facts)}: {_title(notice, shown, facts)}",
+        tuple(lines_of(notice, shown, facts)),
+        _link(shown, lasting, facts),
         shown,
         frozenset(alert.id for _, alert in lasting),
     )
@@ -100,14 +83,17 @@ def plain_message(notice: Notice, facts: Facts) -> Message:
 def withheld(notice: Notice, facts: Facts) -> frozenset[int]:
     """The alerts of which `write` says nothing, since they ended but their node is not well now: they are to
     be reported once it is (rule 9.16)."""
-    present = Present(facts.alerts, facts.view)
-    return frozenset(alert.id for _, alert in _wanted(notice, facts) if present.word(alert.id) == "unsure")
+    sayable = Sayable(facts.alerts, facts.view)
+    return frozenset(alert.id for _, alert in _wanted(notice, facts) if sayable.word(alert.id) == "unsure")
 
 
 def _to_report(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
     """The entries that are reported now."""
-    present = Present(facts.alerts, facts.view)
-    return ((entry, alert) for entry, alert in _wanted(notice, facts) if present.word(alert.id) != "unsure")
+    sayable = Sayable(facts.alerts, facts.view)
+    for entry, alert in _wanted(notice, facts):
+        if sayable.word(alert.id) != "unsure":
+            how = confirmation(alert, facts.view) if entry.phase != "back" else ""
+            yield msgspec.structs.replace(entry, how=how), alert
 
 
 def _wanted(notice: Notice, facts: Facts) -> Iterator[tuple[Entry, Alert]]:
@@ -128,180 +114,39 @@ def _worst_first(shown: tuple[Entry, Alert]) -> tuple[bool, bool, str]:
     return alert.state == "resolved", alert.severity != "critical", alert.hostname or ""
 
 
-def _label(severity: str, shown: Collection[tuple[Entry, Alert]]) -> str:
+def _label(severity: str, shown: Collection[tuple[Entry, Alert]], facts: Facts) -> str:
     """OK is for what is well again, not for what is gone."""
-    gone = severity == "ok" and all(alert.cause in ("removed", "acknowledged") for _, alert in shown)
+    gone = severity == "ok" and all(is_gone(alert, facts.view.nodes) for _, alert in shown)
     return "INFO" if gone else severity.upper()
 
 
-def _title(notice: Notice, shown: Collection[tuple[Entry, Alert]]) -> str:
-    lasting = [(entry, alert) for entry, alert in shown if alert.state != "resolved"]
-    ended = [alert for _, alert in shown if alert.state == "resolved"]
+def _title(notice: Notice, shown: Collection[tuple[Entry, Alert]], facts: Facts) -> str:
+    """Counts each kind in its own words: keys expire, nodes are down."""
+    nodes = facts.view.nodes
     if len(shown) == 1:
         ((entry, alert),) = shown
-        words = headline(alert, still=entry.phase == "still")
-    elif not lasting:
-        words = _ended_together(ended)
-    elif notice.kind == "quiet_over":
-        words = f"after maintenance or silence: {_count(len(lasting))} still down"
-        words += f", {len(ended)} back" if ended else ""
-    elif notice.kind == "reminder":
-        words = f"{_of_what(lasting)} still down"
+        words = headline(alert, nodes, still=entry.phase == "still")
     else:
-        more = " more" if notice.kind == "update" else ""
-        words = f"{_of_what(lasting, more)} down" + (f", {len(ended)} back again" if ended else "")
-    if notice.cause and len(shown) > 1:
-        words += f" ({notice.cause})"
-    return words + (f", {notice.standing} still down" if notice.standing else "")
+        still = notice.kind in ("reminder", "quiet_over")
+        parts = together((alert for _, alert in shown), nodes, still=still, more=notice.kind == "update")
+        words = ", ".join(text for text, _ in parts)
+        if notice.kind == "quiet_over" and any(alert.state != "resolved" for _, alert in shown):
+            words = f"after maintenance or silence: {words}"
+        words += f" ({notice.cause})" if notice.cause else ""
+    if notice.standing:
+        stream = stream_of(next(iter(shown))[1])
+        words += f", {notice.standing} {_STANDING.get(stream, 'not yet')}"
+    return words
 
 
-def _of_what(lasting: Collection[tuple[Entry, Alert]], more: str = "") -> str:
-    if all(alert.kind in OUTAGES for _, alert in lasting):
-        return _count(len(lasting), more)
-    return f"{len(lasting)}{more} conditions:" if len(lasting) > 1 else f"{len(lasting)}{more} condition:"
-
-
-def _count(number: int, more: str = "") -> str:
-    return f"{number}{more} node{'s' if number != 1 else ''} {'are' if number != 1 else 'is'}"
-
-
-def _ended_together(ended: Collection[Alert]) -> str:
-    removed = sum(alert.cause == "removed" for alert in ended)
-    if removed == len(ended):
-        return f"{removed} nodes were removed from the tailnet"
-    if all(alert.kind in OUTAGES for alert in ended):
-        return f"{len(ended) - removed} nodes are back" + (f", {removed} removed" if removed else "")
-    return f"{len(ended)} conditions ended"
-
-
-def headline(alert: Alert, *, still: bool = False) -> str:
-    """The state of one alert in a few words."""
-    name = alert.hostname or "tsmon"
-    now = "still " if still else ""
-    if alert.state == "resolved":
-        return _ended(alert, name)
-    return {
-        "node_offline": f"{name} has settled: it is {now}offline"
-        if alert.follows is not None
-        else f"{name} is {now}offline",
-        "node_detached": f"{name} is {now}off the control plane, but answers pings",
-        "node_missing": f"{name} is {now}removed from the tailnet",
-        "node_flapping": f"{name} is {now}flapping",
-        "key_expiring": f"the key of {name} expires soon",
-        "monitor_blind": f"tsmon {now}cannot see the tailnet"
-        + (f", {name} is offline" if alert.hostname else ""),
-        "monitor_isolated": f"no node {now}answers tsmon's pings",
-        "storage_failing": "tsmon cannot store what it sees"
-        if alert.subject == "embedded"
-        else "InfluxDB takes no samples",
-        "path_degraded": f"the path to {name} is {now}degraded",
-    }[alert.kind]
-
-
-def _ended(alert: Alert, name: str) -> str:
-    if alert.cause == "removed":
-        return f"{name} was removed from the tailnet"
-    if alert.cause == "acknowledged":
-        return f"{name} is gone for good: acknowledged by {alert.acknowledged_by}"
-    return {
-        "node_missing": f"{name} is back in the tailnet",
-        "node_flapping": f"{name} has settled",
-        "key_expiring": f"the key of {name} was renewed",
-        "monitor_blind": "tsmon sees the tailnet again",
-        "monitor_isolated": "nodes answer tsmon's pings again",
-        "storage_failing": "tsmon stores again what it sees"
-        if alert.subject == "embedded"
-        else "InfluxDB takes samples again",
-        "path_degraded": f"the path to {name} is well again",
-    }.get(alert.kind, f"{name} is back online")
-
-
-def _lines(notice: Notice, shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
-    if len(shown) == 1:
-        ((entry, alert),) = shown
-        yield from _details(entry, alert, facts)
-    elif len(shown) <= MOST_LINES:
-        for entry, alert in shown:
-            details = "; ".join(_details(entry, alert, facts))
-            yield f"{headline(alert, still=entry.phase == 'still')}: {details}"
-    else:
-        yield from _crowd(shown, facts)
-    if notice.cause:
-        yield f"in common: {notice.cause}"
-    yield from _others(shown, facts)
-    blind = facts.view.blind
-    if blind is not None and any(not alert.is_own for _, alert in shown):
-        seen = facts.view.as_of
-        yield (
-            f"tsmon itself is blind since {_clock(blind.since, facts)}: this is what it saw"
-            + (f" at {_clock(seen, facts)}" if seen is not None else "")
-        )
-    if facts.signature:
-        yield facts.signature
-
-
-def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
-    begin, end = alert.since, alert.resolved_at
-    length = length_words(alert.duration(facts.now))
-    if alert.kind == "key_expiring":
-        if alert.state != "resolved" and alert.key_expiry is not None:
-            left = length_words(alert.key_expiry - facts.now)
-            yield f"in {left}, at {_clock(alert.key_expiry, facts)}: then the node is cut off"
-        return
-    if end is not None:
-        yield f"from {_clock(begin, facts)} to {_clock(end, facts)} ({length})"
-        return
-    yield f"since {_clock(begin, facts)} ({length})" if begin is not None else "since before tsmon knew it"
-    if entry.was_back is not None:
-        yield f"was back {_clock(entry.was_back, facts)} to {_clock(begin, facts)}"
-    if entry.how:
-        yield f"how tsmon knows: {entry.how}"
-    elif alert.kind == "monitor_blind":
-        yield facts.view.blind.message if facts.view.blind is not None else alert.message
-    elif alert.kind not in ("node_missing", "node_offline", "node_detached"):
-        yield alert.message.removeprefix(headline(alert)).lstrip(": ") or alert.message
-    if alert.acknowledged_by:
-        yield f"acknowledged by {alert.acknowledged_by}"
-
-
-def _crowd(shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
-    for words, alerts in (
-        ("down", [alert for _, alert in shown if alert.state != "resolved"]),
-        ("back", [alert for _, alert in shown if alert.state == "resolved"]),
-    ):
-        if alerts:
-            yield f"{len(alerts)} {words}: {_names(alerts)}"
-            begins = [alert.since for alert in alerts if alert.since is not None]
-            lengths = [alert.duration(facts.now) for alert in alerts]
-            if words == "down" and begins:
-                yield f"since {_clock(min(begins), facts)} ({length_words(max(lengths))})"
-            elif words == "back":
-                shortest, longest = length_words(min(lengths)), length_words(max(lengths))
-                yield f"after {longest}" if shortest == longest else f"after {shortest} to {longest}"
-
-
-def _others(shown: Collection[tuple[Entry, Alert]], facts: Facts) -> Iterator[str]:
-    """What else is down, for whoever is woken by this."""
-    here = {alert.id for _, alert in shown}
-    others = [
-        alert
-        for alert in facts.alerts.values()
-        if alert.state == "firing" and alert.kind in OUTAGES and alert.id not in here
-    ]
-    if others:
-        yield f"also down: {_names(others)}"
-
-
-def _names(alerts: Iterable[Alert]) -> str:
-    names = sorted({alert.hostname or alert.kind for alert in alerts})
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _clock(wall: float | None, facts: Facts) -> str:
-    """The time of day, with the date when it is not today's."""
-    if wall is None:
-        return "an unknown time"
-    moment = datetime.fromtimestamp(wall, UTC).astimezone(facts.zone)
-    today = datetime.fromtimestamp(facts.now, UTC).astimezone(facts.zone).date()
-    return moment.strftime("%H:%M %Z" if moment.date() == today else "%d %b %H:%M %Z")
+def _link(
+    shown: Collection[tuple[Entry, Alert]], lasting: Collection[tuple[Entry, Alert]], facts: Facts
+) -> str:
+    """The page of the one node that the message is about, else of the incident that it reports."""
+    names = {alert.hostname for _, alert in shown}
+    [name, *more] = names
+    if not facts.link:
+        return ""
+    if name is not None and not more:
+        return f"{facts.link}?node={quote(name)}"
+    return f"{facts.link}?incident={min(alert.id for _, alert in lasting)}" if lasting else facts.link

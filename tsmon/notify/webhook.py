@@ -8,11 +8,12 @@ import msgspec
 
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.config import Secret, redact_url
+from tsmon.notify.details import runbook_of
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.poster import Poster
 from tsmon.notify.texts import Message
 
-MOST_ALERTS = 100
+MOST_ALERTS = 1000
 """In one body; `count` says how many there are."""
 
 
@@ -56,6 +57,7 @@ def payload(message: Message, monitor: str) -> dict[str, Any]:
         "still_down": notice.standing,
         "link": message.link or None,
         "count": len(message.entries),
+        "truncated": len(message.entries) > MOST_ALERTS,
         "alerts": [
             {
                 "id": str(alert.id),
@@ -73,6 +75,7 @@ def payload(message: Message, monitor: str) -> dict[str, Any]:
                 "ended_by": alert.cause,
                 "message": alert.message,
                 "confirmed_by": entry.how or None,
+                "runbook": runbook_of(alert.kind),
             }
             for entry, alert in message.entries[:MOST_ALERTS]
         ],

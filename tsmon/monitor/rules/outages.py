@@ -57,26 +57,24 @@ class Outages:
     def fire(self, alert: Alert, node: Node, step: Step) -> None:
         """The outage is notified: for the first time, or as the other kind."""
         if node.detached:
-            words = f"{node.hostname} is off the control plane but still answers pings"
+            words = _detached_words(node)
             if any(other.detached and other.id != node.id for other in step.nodes.values()):
                 words += "; others too: the monitor's own map may be stale"
             self.book.fire(alert, step.now, words, kind="node_detached", severity="warning")
         else:
-            words = f"{node.hostname} is offline since {rfc3339(node.since) or 'before tsmon knew it'}"
-            if node.reason == "unreachable":
-                words += ": three pings in a row got no answer though control calls it online"
-                words += "" if node.reach.cross_checked else " (no other node was there to cross-check)"
-            elif node.reason == "key_expired":
-                words += ": its key expired"
-            self.book.fire(alert, step.now, words, kind="node_offline", severity=severity_of(node))
+            self.book.fire(
+                alert, step.now, _offline_words(node), kind="node_offline", severity=severity_of(node)
+            )
 
     def _told_outage(self, alert: Alert, node: Node, step: Step) -> None:
+        """It goes on: its words name the present reason."""
         if alert.kind == "node_detached" and not node.detached:
             self.fire(alert, node, step)
         elif alert.kind == "node_offline" and node.detached:
-            self.book.update(alert, kind="node_detached", severity="warning")
+            words = _detached_words(node)
+            self.book.update(alert, kind="node_detached", severity="warning", message=words)
         elif alert.kind == "node_offline":
-            self.book.update(alert, severity=severity_of(node))
+            self.book.update(alert, severity=severity_of(node), message=_offline_words(node))
 
     def _end_of_outage(self, alert: Alert, step: Step) -> None:
         node = step.nodes.get(alert.node_id or "")
@@ -114,3 +112,17 @@ class Outages:
         if node is not None and until_due(alert, node) <= EPSILON:
             words = f"{alert.hostname} was removed from the tailnet and no node of that name is back"
             self.book.fire(alert, step.now, words)
+
+
+def _detached_words(node: Node) -> str:
+    return f"{node.hostname} is off the control plane but still answers pings"
+
+
+def _offline_words(node: Node) -> str:
+    words = f"{node.hostname} is offline since {rfc3339(node.since) or 'before tsmon knew it'}"
+    if node.reason == "unreachable":
+        words += ": three pings in a row got no answer though control calls it online"
+        words += "" if node.reach.cross_checked else " (no other node was there to cross-check)"
+    elif node.reason == "key_expired":
+        words += ": its key expired"
+    return words

@@ -1,0 +1,188 @@
+"""What alerts are called: one of them, many of one kind, and their end. Events, messages and Alertmanager say
+the same. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from tsmon.base.text import counted, length_words
+from tsmon.monitor.state import Node
+
+if TYPE_CHECKING:
+    from tsmon.monitor.alerts import Alert
+
+_DAY = 86400
+
+
+class KindWords(NamedTuple):
+    """Of one kind of alert. `{name}` is the node, `{n}` how many (`3`, `3 more`), `{still}` is `still ` where
+    it was said before, `{subject}` the alert's, `{within}` the last step before a key's expiry.
+    """
+
+    one: str
+    many: str
+    one_over: str
+    many_over: str
+
+
+def _of_tsmon(one: str, over: str) -> KindWords:
+    """There is never more than one of it."""
+    return KindWords(one, one, over, over)
+
+
+KIND_WORDS: Mapping[str, KindWords] = {
+    "node_offline": KindWords(
+        "{name} is {still}offline",
+        "{n} nodes are {still}down",
+        "{name} is back online",
+        "{n} nodes are back",
+    ),
+    "node_detached": KindWords(
+        "{name} is {still}off the control plane, but answers pings",
+        "{n} nodes are {still}off the control plane, but answer pings",
+        "{name} is back online",
+        "{n} nodes are back",
+    ),
+    "node_missing": KindWords(
+        "{name} is {still}removed from the tailnet",
+        "{n} nodes are {still}removed from the tailnet",
+        "{name} is back in the tailnet",
+        "{n} nodes are back in the tailnet",
+    ),
+    "node_flapping": KindWords(
+        "{name} is {still}flapping",
+        "{n} nodes are {still}flapping",
+        "{name} has settled",
+        "{n} nodes have settled",
+    ),
+    "key_expiring": KindWords(
+        "the key of {name} expires within {within}",
+        "{n} keys expire within {within}",
+        "the key of {name} was renewed",
+        "{n} keys were renewed",
+    ),
+    "row_unreadable": KindWords(
+        "what the source says of {name} {still}cannot be read",
+        "what the source says of {n} nodes {still}cannot be read",
+        "what the source says of {name} can be read again",
+        "what the source says of {n} nodes can be read again",
+    ),
+    "path_degraded": KindWords(
+        "the path to {name} is {still}degraded",
+        "{n} paths are {still}degraded",
+        "the path to {name} is well again",
+        "{n} paths are well again",
+    ),
+    "monitor_blind": _of_tsmon("tsmon {still}cannot see the tailnet", "tsmon sees the tailnet again"),
+    "monitor_isolated": _of_tsmon("no node {still}answers tsmon's pings", "nodes answer tsmon's pings again"),
+    "storage_failing": _of_tsmon("tsmon {still}cannot store what it sees", "tsmon stores again what it sees"),
+    "storage_failing influx": _of_tsmon("InfluxDB {still}takes no samples", "InfluxDB takes samples again"),
+}
+_REMOVED = KindWords("", "", "{name} was removed from the tailnet", "{n} nodes were removed from the tailnet")
+_ACKNOWLEDGED = KindWords(
+    "", "", "{name} is gone for good: acknowledged by {author}", "{n} nodes are gone for good: acknowledged"
+)
+_ROLE = KindWords(
+    "the role {subject} {still}has no node: {name} was the last",
+    "{n} roles {still}have no node",
+    "{message}",
+    "{n} roles have a node again",
+)
+_ROLE_NOT_NEEDED = KindWords(
+    "",
+    "",
+    "the role {subject} is not needed: acknowledged by {author}",
+    "{n} roles are not needed: acknowledged",
+)
+_UNTOLD: Mapping[str, str] = {
+    "role_changed": "its role asks for no such alert any more",
+    "flapping": "it goes on as flapping",
+    "expired": "the key expired",
+    "blind": "tsmon cannot see the tailnet at all",
+    "path_unknown": "its path is not measured any more",
+}
+"""Why an alert ended that nobody is notified of."""
+
+
+def is_gone(alert: "Alert", nodes: Mapping[str, Node] | None = None) -> bool:
+    """It ended since its node left the tailnet, or the node left after it ended: nothing is well again.
+    `nodes` are those of the tailnet, where they are known."""
+    if alert.cause == "acknowledged":
+        return True
+    if nodes is not None and alert.kind in ("node_offline", "node_detached", "node_flapping"):
+        return alert.node_id not in nodes
+    return alert.cause == "removed"
+
+
+def headline(alert: "Alert", nodes: Mapping[str, Node] | None = None, *, still: bool = False) -> str:
+    """The state of one alert in a few words; `still`: it was said before."""
+    words, name = _words(alert, nodes), alert.hostname or "tsmon"
+    if alert.state == "resolved":
+        text = words.one_over.format(
+            name=name, subject=alert.subject, author=alert.acknowledged_by, message=alert.message
+        )
+        return text + _but_offline(alert, nodes)
+    now = "still " if still else ""
+    text = words.one.format(name=name, subject=alert.subject, still=now, within=_within([alert]))
+    if alert.follows is not None:
+        return f"{name} has settled: it is {now}offline"
+    if alert.kind == "monitor_blind" and alert.hostname:
+        return f"{text}, {name} is offline"
+    return text
+
+
+def together(
+    alerts: Iterable["Alert"],
+    nodes: Mapping[str, Node] | None = None,
+    *,
+    still: bool = False,
+    more: bool = False,
+) -> list[tuple[str, list["Alert"]]]:
+    """The alerts by what is said of them, with the words: `20 keys expire within 3 days`, `2 nodes are back`.
+    `more`: others were said before."""
+    groups: dict[tuple[bool, str], list[Alert]] = {}
+    for alert in alerts:
+        over = alert.state == "resolved"
+        words = _words(alert, nodes)
+        groups.setdefault((over, words.many_over if over else words.many), []).append(alert)
+    found = []
+    for (_, many), group in groups.items():
+        number = f"{len(group)} more" if more else str(len(group))
+        said = many.format(n=number, still="still " if still else "", within=_within(group))
+        found.append((said if len(group) > 1 else headline(group[0], nodes, still=still), group))
+    return found
+
+
+def ended_words(alert: "Alert") -> str:
+    """How an alert ended, for the log."""
+    name = alert.hostname or "tsmon"
+    why = _UNTOLD.get(alert.cause or "") if alert.untold else None
+    if why is not None:
+        return f"{name}: the alert {alert.kind} ended: {why}"
+    if alert.kind == "key_expiring":
+        return headline(alert)
+    return f"{headline(alert)}, after {length_words(alert.duration(alert.resolved_at or 0.0))}"
+
+
+def _words(alert: "Alert", nodes: Mapping[str, Node] | None) -> KindWords:
+    role = alert.kind == "node_missing" and bool(alert.subject)
+    if alert.state == "resolved" and is_gone(alert, nodes):
+        if alert.cause == "acknowledged":
+            return _ROLE_NOT_NEEDED if role else _ACKNOWLEDGED
+        return _REMOVED
+    if role:
+        return _ROLE
+    return KIND_WORDS.get(f"{alert.kind} {alert.subject}") or KIND_WORDS[alert.kind]
+
+
+def _but_offline(alert: "Alert", nodes: Mapping[str, Node] | None) -> str:
+    """A node that is in the tailnet again need not be up."""
+    if alert.kind != "node_missing" or alert.cause != "recovered" or nodes is None:
+        return ""
+    down = any(node.hostname == alert.hostname and node.state == "offline" for node in nodes.values())
+    return ", but offline" if down else ""
+
+
+def _within(alerts: Iterable["Alert"]) -> str:
+    seconds = max((alert.step or 0.0 for alert in alerts), default=0.0)
+    days, rest = divmod(round(seconds), _DAY)
+    return counted(days, "day") if days and not rest else length_words(seconds)
