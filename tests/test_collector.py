@@ -1,5 +1,6 @@
 """The timed jobs in virtual time: when they run, what they leave, what they survive."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from tests.support.virtual import VirtualClock, run_virtual, virtual
 from tests.support.world import World, running
 from tsmon.base.clock import Clock, grid_floor, parse_rfc3339, rfc3339
+from tsmon.base.pace import Pace
 
 PROD = "chocolate-factory"
 
@@ -52,7 +54,7 @@ async def test_ticks_do_not_drift_and_are_skipped_not_bunched() -> None:
 async def test_the_grid_follows_the_wall_clock() -> None:
     clock = VirtualClock(start=1_000_000_000.0 - 1_000_000_000.0 % 300 + 100)
     grid: list[float] = []
-    async for point in clock.grid(300):
+    async for point in Pace(clock).grid(lambda: 300):
         grid.append(point - clock.start)
         if len(grid) == 2:
             clock.offset += 3000  # set forward: what was stepped over is skipped
@@ -64,6 +66,47 @@ async def test_the_grid_follows_the_wall_clock() -> None:
     assert 3200 <= grid[2] <= 3800
     assert grid[3] < grid[2]
     assert all(point % 300 == 200 for point in grid)
+
+
+@virtual
+async def test_a_pace_that_changes_counts_from_the_last_tick() -> None:
+    clock, every = VirtualClock(), [100.0]
+    pace = Pace(clock)
+    times: list[float] = []
+
+    async def tick() -> None:
+        async for _ in pace.ticks(lambda: every[0]):
+            times.append(clock.mono())  # noqa: PERF401 (it never ends)
+
+    ticking = asyncio.create_task(tick())
+    await clock.sleep(130)
+    every[0] = 10
+    pace.change()
+    await clock.sleep(25)
+    every[0] = 1000
+    pace.change()
+    await clock.sleep(1200)
+    ticking.cancel()
+    assert times == [0, 100, 130, 140, 150, 1150]
+
+
+@virtual
+async def test_a_grid_that_changes_begins_with_its_next_time() -> None:
+    clock, every = VirtualClock(), [300.0]
+    pace = Pace(clock)
+    points: list[float] = []
+
+    async def note() -> None:
+        async for point in pace.grid(lambda: every[0]):
+            points.append(point - clock.start)  # noqa: PERF401 (it never ends)
+
+    noting = asyncio.create_task(note())
+    await clock.sleep(430)
+    every[0] = 60
+    pace.change()
+    await clock.sleep(120)
+    noting.cancel()
+    assert points == [300, 480, 540]
 
 
 def test_times_are_written_and_read() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from tsmon.base.clock import Clock, rfc3339
+from tsmon.base.pace import Pace
 from tsmon.base.threads import off_loop
 from tsmon.classify import Severity
 from tsmon.config import Settings
@@ -64,6 +65,7 @@ class Collector:
         self.last_failure: Failure | None = None
         self.noise = ""
         self._clock = clock
+        self._pace = Pace(clock)
         self._source = source
         self._monitor = monitor
         self._last_grid = last_grid
@@ -80,6 +82,7 @@ class Collector:
         if settings.exclude != self.settings.exclude:
             self._decoder = Decoder(settings.exclude)
         self.settings = settings
+        self._pace.change()
         self.want_read()
         self._ping_wanted.set()
 
@@ -230,7 +233,7 @@ class Collector:
     # -- collect ---------------------------------------------------------------------------------------
 
     async def run_collect(self) -> None:
-        async for grid in self._clock.grid(self.settings.collect_interval):
+        async for grid in self._pace.grid(lambda: self.settings.collect_interval):
             self._beat("collect")
             await self.collect_health_metrics(grid)
 
@@ -253,7 +256,7 @@ class Collector:
 
     async def run_check(self) -> None:
         await self._answered.wait()
-        async for _ in self._clock.ticks(self.settings.check_interval):
+        async for _ in self._pace.ticks(lambda: self.settings.check_interval):
             self._beat("check")
             self.check_critical_nodes()
 
@@ -275,7 +278,7 @@ class Collector:
 
     async def run_report(self) -> None:
         await self._answered.wait()
-        async for _ in self._clock.ticks(self.settings.report_interval):
+        async for _ in self._pace.ticks(lambda: self.settings.report_interval):
             self._beat("report")
             self.log_health_status()
 

@@ -15,6 +15,7 @@ from tests.support.world import settings
 from tsmon.base.clock import Clock
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.influx import InfluxReader
+from tsmon.history.intervals import Intervals
 from tsmon.history.store import Store
 from tsmon.monitor.batch import Batch
 from tsmon.server.figures import History
@@ -117,11 +118,30 @@ async def test_auto_asks_influxdb_only_for_what_lies_before(store: Store, week: 
     await week.fill(store, since=84.0)
     reader = DoubleReader(week.samples())
     history = chosen(store, week, reader, "auto")
-    await history.uptime(week.hour(100), week.end)
-    assert (reader.asked, history.kind(week.hour(100))) == (0, "embedded")
-    await history.uptime(week.start, week.end)
-    assert history.kind(week.start) == "influxdb"
+    late = await history.uptime(week.hour(100), week.end)
+    assert (reader.asked, late.kind) == (0, "embedded")
+    early = await history.uptime(week.start, week.end)
+    assert early.kind == "influxdb"
     assert reader.asked > 0
+    assert late.kind == "embedded", "each answer says it of itself"
+    nobody = await history.uptime(week.start, week.end, {week.nodes["git"].id} - {week.nodes["git"].id})
+    assert nobody.kind == "embedded"
+
+
+async def test_samples_of_two_intervals_stand_for_their_own(store: Store, week: Week) -> None:
+    """A reload took every third sample from hour 84 on: coverage is what it was, and nothing is doubted."""
+    await week.fill(store)
+    change = week.hour(84)
+    rare = [(grid, row) for grid, row in week.samples() if grid < change or grid % (3 * STEP) == 0]
+    history = chosen(store, week, DoubleReader(rare))
+    history.choose("influxdb", DoubleReader(rare), Intervals(((0.0, STEP), (change, 3 * STEP))))
+    found = await history.uptime(week.start, week.end)
+    assert (history.doubt, found.kind) == ("", "influxdb")
+    every = await chosen(store, week, DoubleReader(week.samples())).uptime(week.start, week.end)
+    for name in ("git", "dev"):
+        id_ = week.nodes[name].id
+        assert found[id_].coverage == pytest.approx(every[id_].coverage, abs=0.3)
+        assert found[id_].uptime_percentage == pytest.approx(every[id_].uptime_percentage, abs=0.3)
 
 
 async def test_embedded_never_asks(store: Store, week: Week) -> None:
@@ -129,7 +149,7 @@ async def test_embedded_never_asks(store: Store, week: Week) -> None:
     reader = DoubleReader(week.samples())
     history = chosen(store, week, reader, "embedded")
     found = await history.uptime(week.start, week.end)
-    assert (reader.asked, history.kind(week.start)) == (0, "embedded")
+    assert (reader.asked, found.kind) == (0, "embedded")
     assert found[week.nodes["git"].id].coverage == pytest.approx(50, abs=0.1)
 
 
@@ -138,14 +158,12 @@ async def test_a_server_that_does_not_answer_leaves_the_embedded_figure(store: S
     reader = DoubleReader(week.samples())
     reader.fails = True
     history = chosen(store, week, reader)
-    assert (await history.uptime(week.start, week.end)) == (
-        await EmbeddedHistory(store).uptime(week.start, week.end)
-    )
+    found = await history.uptime(week.start, week.end)
+    assert found == await EmbeddedHistory(store).uptime(week.start, week.end)
     assert (await history.bars([week.start, week.end]))[week.nodes["git"].id].states == "o"
-    assert history.kind(week.start) == "embedded"
+    assert found.kind == "embedded"
     reader.fails = False
-    await history.uptime(week.start, week.end)
-    assert history.kind(week.start) == "influxdb"
+    assert (await history.uptime(week.start, week.end)).kind == "influxdb"
 
 
 async def test_an_answer_that_lacks_samples_is_doubted(store: Store, week: Week) -> None:
@@ -155,12 +173,12 @@ async def test_an_answer_that_lacks_samples_is_doubted(store: Store, week: Week)
     history = chosen(store, week, reader)
     found = await history.uptime(week.start, week.end)
     assert found == await EmbeddedHistory(store).uptime(week.start, week.end)
-    assert history.kind(week.start) == "embedded"
+    assert found.kind == "embedded"
     assert "samples where about" in history.doubt
     reader.samples = week.samples()
-    await history.uptime(week.start, week.end)
+    found = await history.uptime(week.start, week.end)
     assert history.doubt == ""
-    assert history.kind(week.start) == "influxdb"
+    assert found.kind == "influxdb"
 
 
 async def test_raw_hostnames_of_an_older_monitor_are_the_nodes(store: Store, week: Week) -> None:

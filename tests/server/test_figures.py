@@ -7,7 +7,7 @@ import structlog
 
 from tests.support.virtual import VirtualClock, virtual
 from tsmon.history.store import StoreError
-from tsmon.history.uptime import Uptime
+from tsmon.history.uptime import ByNode, Uptime
 from tsmon.server.figures import FRESH, FigureCache
 
 
@@ -19,15 +19,12 @@ class SlowHistory:
         self.asked = 0
         self.error: StoreError | None = None
 
-    def kind(self, start: float) -> str:
-        return f"embedded since {start}"
-
-    async def uptime(self, start: float, end: float, node_ids: Any = None) -> dict[str, Uptime]:
+    async def uptime(self, start: float, end: float, node_ids: Any = None) -> ByNode[Uptime]:
         self.asked += 1
         await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
-        return {"n1": Uptime(1.0, 0.0, 0.0, float(self.asked), 50.0)}
+        return ByNode({"n1": Uptime(1.0, 0.0, 0.0, float(self.asked), 50.0)})
 
     async def bars(self, *_: Any) -> Any:
         raise NotImplementedError

@@ -13,6 +13,7 @@ from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.chosen import ChosenHistory
 from tsmon.history.influx import Influx, ReadError
 from tsmon.history.influx.queries import Tally
+from tsmon.history.intervals import Intervals
 from tsmon.history.store import Store
 from tsmon.monitor.batch import Batch, Observed, SpanChange
 from tsmon.monitor.samples import Sample
@@ -107,8 +108,6 @@ class Week:
 class DoubleReader:
     """Samples in memory, asked as InfluxDB is."""
 
-    interval = STEP
-
     def __init__(self, samples: Sequence[tuple[float, Sequence[Sample]]]) -> None:
         self.samples = samples
         self.asked = 0
@@ -135,7 +134,7 @@ class DoubleReader:
 
 def chosen(store: Store, week: Week, reader: Any, source: Any = "influxdb") -> ChosenHistory:
     history = ChosenHistory(store, Clock(), week.nodes.values, failure=ReadError)
-    history.choose(source, reader)
+    history.choose(source, reader, Intervals(((0.0, STEP),)))
     return history
 
 

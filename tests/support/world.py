@@ -183,8 +183,12 @@ class World:
 
     async def reload_roles(self, toml: str) -> None:
         """Reload the configuration with these `[[roles]]`."""
+        await self.reload(TEAM + toml)
+
+    async def reload(self, toml: str) -> None:
+        """Reload the configuration with this file."""
         path = self.state_dir / "tsmon.toml"
-        path.write_text(TEAM + toml)
+        path.write_text(toml)
         self.settings = load(path, {}, {})
         await Reload(self.parts, None).apply(self.settings)
 

@@ -43,22 +43,6 @@ class Clock:
             count = max(count + 1, math.ceil((self.mono() - start) / interval))
             await self.sleep(start + count * interval - self.mono())
 
-    async def grid(self, interval: float) -> AsyncIterator[float]:
-        """Yield each grid time (a multiple of `interval` Unix seconds) when the wall clock reaches it.
-
-        Sleeps are cut at 30 s, so that a step of the wall clock is noticed; a grid time is yielded
-        once, and those that were slept through or stepped over are skipped.
-        """
-        last = grid_floor(self.wall(), interval)
-        while True:
-            point = grid_floor(self.wall(), interval)
-            if point > last:
-                last = point
-                yield point
-            elif last - point > interval:  # the clock was set back: start from where it is now
-                last = point
-            await self.sleep(min(30.0, grid_floor(self.wall(), interval) + interval - self.wall()))
-
 
 def grid_floor(wall: float, interval: float) -> float:
     """The grid time at or before `wall`."""

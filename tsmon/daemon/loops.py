@@ -40,6 +40,12 @@ class Loops:
         loop.task = asyncio.create_task(self._supervise(loop), name=name)
         self._loops[name] = loop
 
+    def set_patience(self, name: str, patience: float) -> None:
+        """The settings changed; nothing when there is none of that name."""
+        loop = self._loops.get(name)
+        if loop is not None:
+            loop.patience = patience
+
     async def end(self, name: str) -> None:
         """Stop one loop and forget it; nothing when there is none of that name."""
         loop = self._loops.pop(name, None)

@@ -7,6 +7,7 @@ from tsmon.collector import SampleSink
 from tsmon.config import InfluxSettings, Settings
 from tsmon.history.influx import Influx
 from tsmon.history.store import Store
+from tsmon.monitor.batch import Batch
 from tsmon.monitor.samples import Sample
 
 Reread = Callable[[], Settings]
@@ -33,19 +34,32 @@ class SampleOutlet:
         self.influx = self._made(settings)
         """None: InfluxDB is not configured."""
 
-    def apply(self, settings: InfluxSettings) -> None:
+    async def look(self) -> None:
+        """Count what waits: else a start or a reload would call a full outbox empty."""
+        if self.influx is not None:
+            await self.influx.look()
+
+    async def apply(self, settings: InfluxSettings) -> None:
         """Another InfluxDB, a first one, or none any more; what the outbox holds goes to the new one."""
-        self.influx = self._made(settings)
+        influx = self._made(settings)
+        if influx is not None:
+            await influx.look()
+        self.influx = influx
 
     def _made(self, settings: InfluxSettings) -> Influx | None:
         reread = self._reread
         fresh = (lambda: reread().influx) if reread is not None else None
         return Influx(settings, self._store, self._clock, fresh) if settings.url else None
 
+    def rewrite(self, batch: Batch) -> None:
+        """The database was begun again: how far InfluxDB has the events goes there, too."""
+        if self.influx is not None:
+            batch.meta |= self.influx.marks
+
     @property
-    def lag_error(self) -> str:
-        """Why InfluxDB lags longer than its limit, "" when it does not."""
-        return self.influx.lag_error if self.influx is not None else ""
+    def lag_error(self) -> str | None:
+        """Why InfluxDB lags longer than its limit, "" when it does not; None: it is not configured."""
+        return self.influx.lag_error if self.influx is not None else None
 
     async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
         """Commit the samples of one grid time (Unix seconds) to the outbox."""

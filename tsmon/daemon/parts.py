@@ -23,6 +23,7 @@ from tsmon.daemon.scrape import scrape
 from tsmon.history.backlog import Backlog
 from tsmon.history.chosen import ChosenHistory
 from tsmon.history.influx import InfluxReader, ReadError
+from tsmon.history.intervals import INTERVALS, Intervals, load_intervals
 from tsmon.history.store import Store
 from tsmon.monitor.known import Known
 from tsmon.monitor.ledger import Ledger
@@ -59,6 +60,8 @@ class Parts:
     silencing: Silencing
     collector: Collector
     history: ChosenHistory
+    intervals: Intervals
+    """How often samples were taken, and since when."""
     reader: InfluxReader | None
     """What reads InfluxDB for `history`."""
     heartbeat: Heartbeat | None
@@ -91,10 +94,11 @@ async def build(
     last = await store.load(clock.wall() - settings.flapping.window)
     channels = await store.read(load_channels)
 
-    backlog = Backlog(store.commit, store.find_nodes)
     outlet = SampleOutlet(settings.influx, store, clock, reread=reread, witness=witness)
+    backlog = Backlog(store.commit, store.find_nodes, outlet.rewrite)
     quiet = Quiet(settings.maintenance, channels.silences)
     known = Known(settings, last, clock.now(), quiet)
+    await outlet.look()
     ledger = Ledger(clock, known, last, backlog)
     monitor = Monitor(clock, known, ledger, outlet)
     notifier = Notifier(
@@ -120,6 +124,8 @@ async def build(
         return monitor.view.nodes.values()
 
     history = ChosenHistory(store, clock, present, failure=ReadError)
+    intervals = load_intervals(last.meta.get(INTERVALS), clock.wall(), settings.collect_interval)
+    known.carried.meta[INTERVALS] = intervals.store()
     api = Api(
         settings=settings,
         clock=clock,
@@ -151,7 +157,8 @@ async def build(
         silencing=Silencing(quiet, monitor),
         collector=collector,
         history=history,
-        reader=choose_history(history, settings, clock),
+        intervals=intervals,
+        reader=choose_history(history, settings, clock, intervals),
         heartbeat=make_heartbeat(settings, clock, monitor, backlog),
         api=api,
         metrics=Metrics(lambda: scrape(parts)),
@@ -188,10 +195,12 @@ def make_heartbeat(settings: Settings, clock: Clock, monitor: Monitor, backlog: 
     return Heartbeat(heartbeat, clock, unwell) if heartbeat.url is not None else None
 
 
-def choose_history(history: ChosenHistory, settings: Settings, clock: Clock) -> InfluxReader | None:
+def choose_history(
+    history: ChosenHistory, settings: Settings, clock: Clock, intervals: Intervals
+) -> InfluxReader | None:
     """Let `history` read where the settings say; returns what reads InfluxDB, if that is asked for."""
     influx, source = settings.influx, settings.history.uptime_source
     wanted = bool(influx.url) and source != "embedded"
     reader = InfluxReader(influx, clock, settings.collect_interval) if wanted else None
-    history.choose(source, reader)
+    history.choose(source, reader, intervals)
     return reader

@@ -3,10 +3,12 @@
 import structlog
 
 from tsmon.config import NEED_RESTART, Settings
+from tsmon.daemon.jobs import jobs_of
 from tsmon.daemon.logging import configure
 from tsmon.daemon.outlet import Reread
 from tsmon.daemon.parts import Parts, choose_history, make_heartbeat
 from tsmon.daemon.systemd import reloading
+from tsmon.history.intervals import INTERVALS
 
 log = structlog.get_logger(__name__)
 
@@ -48,15 +50,26 @@ class Reload:
         await parts.operators.reload(fresh)
         if fresh.influx != old.influx:
             await self._change_influx(fresh)
-        parts.reader = choose_history(parts.history, fresh, parts.clock)
+        await self._change_intervals(fresh)
+        parts.reader = choose_history(parts.history, fresh, parts.clock, parts.intervals)
         await self._change_channels(fresh)
         if fresh.heartbeat != old.heartbeat:
             await self._change_heartbeat(fresh)
 
+    async def _change_intervals(self, fresh: Settings) -> None:
+        """The jobs count by the new ones; samples so far stand for the old one."""
+        parts = self._parts
+        for job in jobs_of(parts):
+            parts.loops.set_patience(job.name, job.patience)
+        changed = parts.intervals.changed(parts.clock.wall(), fresh.collect_interval)
+        if changed is not parts.intervals:
+            parts.intervals = changed
+            await parts.monitor.note(meta={INTERVALS: changed.store()})
+
     async def _change_influx(self, fresh: Settings) -> None:
         """What the outbox holds goes to the new InfluxDB."""
         await self._parts.loops.end("influx")
-        self._parts.outlet.apply(fresh.influx)
+        await self._parts.outlet.apply(fresh.influx)
         if self._parts.outlet.influx is not None:
             self._parts.loops.start("influx", self._parts.outlet.influx.run)
 

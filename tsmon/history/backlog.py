@@ -22,9 +22,12 @@ class Backlog:
         self,
         commit: Callable[[Batch], Awaitable[None]],
         find_nodes: Callable[[Collection[str]], Awaitable[list[Node]]],
+        rewrite: Callable[[Batch], None] = lambda _: None,
     ) -> None:
-        """`commit` and `find_nodes` are the store's; both raise StoreError."""
+        """`commit` and `find_nodes` are the store's; both raise StoreError. `rewrite` adds to a batch what a
+        database that was begun again needs and no batch brought."""
         self._commit = commit
+        self._rewrite = rewrite
         self._find_nodes = find_nodes
         self._waiting: deque[Batch] = deque()
         self._lost = 0
@@ -44,7 +47,9 @@ class Backlog:
                 await self._commit(self._waiting[0])
             except StoreRenewedError as error:
                 log.error("store_renewed", error=str(error))
-                self._waiting.appendleft(whole())
+                everything = whole()
+                self._rewrite(everything)
+                self._waiting.appendleft(everything)
                 continue
             except StoreError as error:
                 if not self.error:

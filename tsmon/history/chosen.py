@@ -1,6 +1,7 @@
 """Which history answers: the embedded one, InfluxDB, or InfluxDB for what lies before the embedded one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -8,8 +9,9 @@ import structlog
 
 from tsmon.base.clock import Clock, grid_floor
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.intervals import Intervals
 from tsmon.history.store import Store
-from tsmon.history.uptime import Bars, Outage, Uptime, percentage
+from tsmon.history.uptime import Bars, ByNode, Outage, Uptime, percentage
 from tsmon.monitor.state import Node
 
 log = structlog.get_logger(__name__)
@@ -40,8 +42,6 @@ class SpanTally(Protocol):
 class Reader(Protocol):
     """InfluxDB, as this module asks it; raises an exception of `failures`."""
 
-    interval: float
-
     async def tallies(self, start: float, stop: float) -> Mapping[str, SpanTally]: ...
     async def windows(self, start: float, every: float, count: int) -> Mapping[str, Sequence[SpanTally]]: ...
 
@@ -52,6 +52,12 @@ class EarlierSums(NamedTuple):
     online: float
     offline: float
     first: float | None
+
+    def __add__(self, later: object) -> "EarlierSums":
+        if not isinstance(later, EarlierSums):
+            return NotImplemented
+        first = later.first if self.first is None else self.first
+        return EarlierSums(self.online + later.online, self.offline + later.offline, first)
 
 
 class ChosenHistory:
@@ -69,54 +75,59 @@ class ChosenHistory:
         self._nodes = nodes
         self._failure = failure
         self._reader: Reader | None = None
+        self._intervals = Intervals(((0.0, 300.0),))
         self._source: Literal["auto", "embedded", "influxdb"] = "auto"
         self._failed = False
         self._begin: float | None = None
         self._looked = float("-inf")
 
-    def choose(self, source: Literal["auto", "embedded", "influxdb"], reader: Reader | None) -> None:
-        """The settings."""
-        self._source = source
+    def choose(
+        self,
+        source: Literal["auto", "embedded", "influxdb"],
+        reader: Reader | None,
+        intervals: Intervals,
+    ) -> None:
+        """The settings, and how often samples were taken when."""
+        self._source, self._intervals = source, intervals
         self._reader = reader if source != "embedded" else None
         self.doubt, self._failed = "", False
 
-    def kind(self, start: float) -> str:
-        """Which history the last answer to a window beginning at `start` came from: `influxdb` when any of
-        it did."""
-        if self._reader is None or self.doubt or self._failed:
-            return "embedded"
-        if self._source == "influxdb":
-            return "influxdb"
-        return (
-            "influxdb" if self._begin is None or start < self._begin - self._reader.interval else "embedded"
-        )
-
-    async def uptime(self, start: float, end: float, node_ids: set[str] | None = None) -> dict[str, Uptime]:
+    async def uptime(self, start: float, end: float, node_ids: set[str] | None = None) -> ByNode[Uptime]:
         """Uptime and coverage by node ID. Raises StoreError."""
         found = await self._embedded.uptime(start, end, node_ids)
         border = await self._border(start, end)
         if border is None or self._reader is None:
             return found
-        reader = self._reader
         try:
-            await self._examine(end)
+            await self._examine(self._reader, end)
             if self.doubt:
                 return found
-            tallies = await reader.tallies(grid_floor(start, reader.interval), border)
+            sums = await self._earlier(self._reader, start, border)
         except self._failure as error:
             self._note(str(error))
             return found
         self._note("")
         later = await self._embedded.uptime(border, end, node_ids) if border < end else {}
-        sums = self._by_node(tallies, lambda parts: _sums(parts, reader.interval, border - start))
+        joined = dict(found)
         for node_id in found:
             if node_id in sums:
-                found[node_id] = _joined(sums[node_id], later.get(node_id), start, end)
+                joined[node_id] = _joined(sums[node_id], later.get(node_id), start, end)
             elif node_id in later:
-                found[node_id] = later[node_id]
-        return found
+                joined[node_id] = later[node_id]
+        return ByNode(joined, sampled=not sums.keys().isdisjoint(found))
 
-    async def bars(self, bounds: list[float], node_ids: set[str] | None = None) -> dict[str, Bars]:
+    async def _earlier(self, reader: Reader, start: float, border: float) -> dict[str, EarlierSums]:
+        """Seconds before `border`, by node ID; each sample stands for the interval of its time."""
+        earlier: dict[str, EarlierSums] = {}
+        first = grid_floor(start, self._intervals.at(start))
+        for begin, stop, interval in self._intervals.pieces(first, border):
+            tallies = await reader.tallies(begin, stop)
+            sums = self._by_node(tallies, partial(_sums, interval=interval, length=stop - max(start, begin)))
+            for node_id, of_piece in sums.items():
+                earlier[node_id] = earlier[node_id] + of_piece if node_id in earlier else of_piece
+        return earlier
+
+    async def bars(self, bounds: list[float], node_ids: set[str] | None = None) -> ByNode[Bars]:
         """State bars by node ID. Raises StoreError."""
         found = await self._embedded.bars(bounds, node_ids)
         border = await self._border(bounds[0], bounds[-1])
@@ -124,17 +135,20 @@ class ChosenHistory:
             return found
         reader, count = self._reader, len(bounds) - 1
         every = (bounds[-1] - bounds[0]) / count
+        begin = grid_floor(bounds[0], self._intervals.at(bounds[0]))
         try:
-            windows = await reader.windows(grid_floor(bounds[0], reader.interval), every, count)
+            windows = await reader.windows(begin, every, count)
         except self._failure as error:
             self._note(str(error))
             return found
         self._note("")
         old = self._by_node(windows, lambda parts: [_together(row) for row in zip(*parts, strict=True)])
-        for node_id, bars in found.items():
-            if node_id in old:
-                found[node_id] = _merged(bars, old[node_id], bounds, border, reader.interval)
-        return found
+        merged = {
+            node_id: _merged(bars, old[node_id], bounds, border, self._intervals)
+            for node_id, bars in found.items()
+            if node_id in old
+        }
+        return ByNode(found | merged, sampled=any(bars != found[node_id] for node_id, bars in merged.items()))
 
     async def outages(self, node_id: str, start: float, end: float) -> list[Outage]:
         """From the embedded history: samples every few minutes know no outage's beginning. Raises
@@ -157,10 +171,10 @@ class ChosenHistory:
             return None
         begin = await self._embedded_since()
         if self._source == "influxdb":
-            return grid_floor(end, self._reader.interval)
+            return grid_floor(end, self._intervals.at(end))
         if begin is None:
             return end
-        return min(begin, end) if start < begin - self._reader.interval else None
+        return min(begin, end) if start < begin - self._intervals.at(begin) else None
 
     async def _embedded_since(self) -> float | None:
         """When the embedded history begins; None while it is empty. Raises StoreError."""
@@ -170,26 +184,26 @@ class ChosenHistory:
             self._looked = self._clock.mono()
         return self._begin
 
-    async def _examine(self, end: float) -> None:
+    async def _examine(self, reader: Reader, end: float) -> None:
         """Compare both histories where both should know: an answer with clearly fewer samples is no truth
         (fields of two types make all hosts of one type vanish without an error)."""
-        if self._reader is None or self._begin is None:
+        if self._begin is None:
             return
-        interval = self._reader.interval
+        interval = self._intervals.at(end)
         first = grid_floor(self._begin, interval) + interval
         last = grid_floor(end, interval) - _LAG * interval
         start = max(first, last - 86400.0)
         if last - start < interval:
             return
-        known = await self._embedded.uptime(start, last)
         names = {node.hostname for node in self._nodes()}
         ids = {node.id for node in self._nodes()}
-        expected = sum(
-            (uptime.online_s + uptime.offline_s) / interval for id_, uptime in known.items() if id_ in ids
-        )
+        expected = 0.0
+        for begin, stop, seconds in self._intervals.pieces(start, last):
+            known = await self._embedded.uptime(begin, stop)
+            expected += sum((of.online_s + of.offline_s) / seconds for id_, of in known.items() if id_ in ids)
         if expected < _FEWEST:
             return
-        tallies = await self._reader.tallies(start, last)
+        tallies = await reader.tallies(start, last)
         counted = sum(tally.samples for name, tally in tallies.items() if name in names)
         doubt = ""
         if counted < _LEAST_TRUSTED * expected:
@@ -257,7 +271,11 @@ def _together(row: Sequence[SpanTally]) -> tuple[int, int]:
 
 
 def _merged(
-    bars: Bars, old: Sequence[tuple[int, int]], bounds: Sequence[float], border: float, interval: float
+    bars: Bars,
+    old: Sequence[tuple[int, int]],
+    bounds: Sequence[float],
+    border: float,
+    intervals: Intervals,
 ) -> Bars:
     """Buckets that begin before `border` come from the samples, as far as there are some."""
     letters = list(bars.states)
@@ -267,6 +285,7 @@ def _merged(
         online, count = old[at]
         if begin >= border or not count:
             continue
+        interval = intervals.at(begin)
         letter = "o" if online == count else "m" if online else "x"
         uptime, coverage = (
             percentage(online, count),

@@ -10,6 +10,7 @@ from tsmon.history.loading import chunks
 from tsmon.history.store import Store
 from tsmon.history.uptime import (
     Bars,
+    ByNode,
     ObservedTime,
     Outage,
     Span,
@@ -33,22 +34,18 @@ class EmbeddedHistory:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def kind(self, start: float) -> str:
-        """It is the only one."""
-        del start
-        return "embedded"
-
     async def uptime(
         self, start: float, end: float, node_ids: Collection[str] | None = None
-    ) -> dict[str, Uptime]:
+    ) -> ByNode[Uptime]:
         """Uptime and coverage of each node over the window. Raises StoreError."""
 
         def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Uptime:
             return calculate_uptime(spans, observed, start, end, first_seen)
 
-        return await self._store.read(lambda db: _each(db, start, end, node_ids, one), reader="figures")
+        found = await self._store.read(lambda db: _each(db, start, end, node_ids, one), reader="figures")
+        return ByNode(found)
 
-    async def bars(self, bounds: Sequence[float], node_ids: Collection[str] | None = None) -> dict[str, Bars]:
+    async def bars(self, bounds: Sequence[float], node_ids: Collection[str] | None = None) -> ByNode[Bars]:
         """State bars of each node, a bucket between each two neighbouring bounds. Raises StoreError."""
 
         window = bounds[0], bounds[-1]
@@ -56,8 +53,8 @@ class EmbeddedHistory:
         def one(spans: list[Stretch], observed: ObservedTime, first_seen: float) -> Bars:
             return make_bars(spans, observed, bounds, first_seen)
 
-        return await self._store.read(
-            lambda db: _each(db, *window, node_ids, one), timeout=30.0, reader="bars"
+        return ByNode(
+            await self._store.read(lambda db: _each(db, *window, node_ids, one), timeout=30.0, reader="bars")
         )
 
     async def outages(self, node_id: str, start: float, end: float) -> list[Outage]:

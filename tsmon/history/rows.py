@@ -3,13 +3,13 @@ transaction that failed has changed is gone with it."""
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
 from tsmon.monitor.alerts import Alert
-from tsmon.monitor.batch import Batch, SpanChange
+from tsmon.monitor.batch import Batch, SpanChange, last_id_key
 from tsmon.monitor.state import Event, Node
 
 log = structlog.get_logger(__name__)
@@ -131,18 +131,18 @@ def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
-def keep_last_id(db: sqlite3.Connection, table: str) -> None:
+def keep_last_id(db: sqlite3.Connection, table: Literal["events", "alerts"]) -> None:
     """Before rows of `events` or `alerts` go: an id that was given out is never used again, since messages,
     silences and streams name it."""
     last = last_id(db, table)
     if last:
-        put_meta(db, f"last_{table}_id", str(last))
+        put_meta(db, last_id_key(table), str(last))
 
 
-def last_id(db: sqlite3.Connection, table: str) -> int:
+def last_id(db: sqlite3.Connection, table: Literal["events", "alerts"]) -> int:
     """The highest id that `events` or `alerts` ever had; 0 when none."""
     highest: int = db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 (two names)
-    kept = db.execute("SELECT value FROM meta WHERE key = ?", (f"last_{table}_id",)).fetchone()
+    kept = db.execute("SELECT value FROM meta WHERE key = ?", (last_id_key(table),)).fetchone()
     return max(highest, int(kept[0]) if kept else 0)
 
 

@@ -65,6 +65,7 @@ class Store:
         self._marks: Marks = ()
         self._locked = False
         self._stop_by = float("inf")
+        self._begun_anew = ""  # why, until a commit has said so
 
     @classmethod
     async def open(cls, state_dir: Path, checks: Mapping[str, Check] | None = None) -> "Store":
@@ -76,12 +77,13 @@ class Store:
         except StoreError:
             await store.close()
             raise
+        store._begun_anew = ""
         return store
 
     async def commit(self, batch: Batch) -> None:
         """Write `batch` in one transaction. Raises StoreError when it cannot be written, and
         StoreRenewedError when everything that is known must be written again."""
-        await self._on_writer(lambda: self._guarded(lambda db: apply_batch(db, batch)))
+        await self._on_writer(lambda: self._commit(batch))
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction on the write thread. Raises StoreError."""
@@ -137,6 +139,18 @@ class Store:
 
     # -- on the write thread ---------------------------------------------------------------------------
 
+    def _commit(self, batch: Batch) -> None:
+        """Whoever noticed that the database had to be begun again, only a commit can fill it."""
+        if not self._begun_anew:
+            try:
+                self._guarded(lambda db: apply_batch(db, batch))
+            except StoreRenewedError:
+                pass
+            else:
+                return
+        words, self._begun_anew = self._begun_anew, ""
+        raise StoreRenewedError(words)
+
     def _connect(self) -> None:
         try:
             self._db = self._opened()
@@ -187,10 +201,13 @@ class Store:
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`work` in a transaction; every failure is a StoreError and changes nothing."""
         try:
+            before = self._begun_anew
             self._look_after_file()
             if self._db is None:
                 self._connect()
             assert self._db is not None  # noqa: S101 (_connect sets it or raises)
+            if self._begun_anew != before:
+                raise StoreRenewedError(self._begun_anew)
             try:
                 self._begin(self._db)
                 return _ended(self._db, work)
@@ -249,12 +266,13 @@ class Store:
         self._disconnect()
         self._set_aside(why)
         self._connect()
-        raise StoreRenewedError(self.report)
+        raise StoreRenewedError(self._begun_anew)
 
     def _set_aside(self, why: str) -> None:
         kept = set_aside(self.path)
         words = f"it is kept as {kept}" if kept else "nothing of it is left"
         self.report = f"{self.path} was broken ({why}): {words}, and a new history was begun"
+        self._begun_anew = self.report
         log.error("database_set_aside", path=str(self.path), kept_as=kept, reason=why)
 
     def _words(self, error: sqlite3.Error) -> str:

@@ -5,10 +5,13 @@ with the observed stretches. Everything else is unknown, neither for nor against
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
+HistoryKind = Literal["embedded", "influxdb"]
 
 
 class Span(NamedTuple):
@@ -21,6 +24,15 @@ class Span(NamedTuple):
 
 Stretch = tuple[str, float, float]
 """What a Span holds; a month of all nodes has so many that their class would cost a third of the time."""
+
+
+class ByNode(dict[str, T]):
+    """Figures by node ID, and which history they come from."""
+
+    def __init__(self, found: Mapping[str, T], *, sampled: bool = False) -> None:
+        """`sampled`: some of it comes from InfluxDB's samples."""
+        super().__init__(found)
+        self.kind: HistoryKind = "influxdb" if sampled else "embedded"
 
 
 class Uptime(msgspec.Struct, frozen=True):

@@ -98,6 +98,7 @@ _UNTOLD: Mapping[str, str] = {
     "flapping": "it goes on as flapping",
     "expired": "the key expired",
     "blind": "tsmon cannot see the tailnet at all",
+    "not_configured": "InfluxDB is not configured any more",
     "path_unknown": "its path is not measured any more",
 }
 """Why an alert ended that nobody is notified of."""

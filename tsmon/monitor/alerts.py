@@ -46,7 +46,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     cause: str | None = None
     """Why a resolved alert ended: recovered, removed, role_changed, renewed, expired, flapping, settled,
-    blind, acknowledged, path_unknown."""
+    blind, acknowledged, path_unknown, not_configured."""
     follows: int | None = None
     """Id of the flapping alert that settled into this outage."""
     acknowledged_by: str | None = None
@@ -123,6 +123,11 @@ class AlertBook:
         self._dropped: list[int] = []
         self._events: list[Event] = []
         self._by_key = {_key(alert): alert.id for alert in self.open.values()}
+
+    @property
+    def last_id(self) -> int:
+        """The last id that was given out."""
+        return self._next_id - 1
 
     def find(self, kind: str, subject: str = "") -> Alert | None:
         """The open alert of that kind for a node ID (or other subject). An outage is one alert, whether

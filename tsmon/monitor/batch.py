@@ -3,11 +3,17 @@
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Event, Node
 
 Write = Callable[[sqlite3.Connection], None]
+
+
+def last_id_key(table: Literal["events", "alerts"]) -> str:
+    """Name of the value that holds the highest id a table ever had: none is used again."""
+    return f"last_{table}_id"
 
 
 @dataclass(frozen=True, slots=True)

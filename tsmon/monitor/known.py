@@ -140,7 +140,7 @@ class Known:
         events: Iterable[Event],
         *,
         storage_error: str,
-        influx_error: str,
+        influx_error: str | None,
     ) -> Step:
         """What the rules look at; `verdict` None: no answer came."""
         view = self.view

@@ -10,7 +10,7 @@ import structlog
 from tsmon.base.clock import Clock
 from tsmon.classify import Severity
 from tsmon.monitor.alerts import Alert, AlertChanges
-from tsmon.monitor.batch import Batch, LastRun
+from tsmon.monitor.batch import Batch, LastRun, last_id_key
 from tsmon.monitor.known import Known
 from tsmon.monitor.state import Event, Node, View
 
@@ -42,6 +42,9 @@ class Messages(Protocol):
 
     def step(self, batch: Batch) -> None:
         """Add to `batch` the messages that this step makes due."""
+
+    def rewrite(self, batch: Batch) -> None:
+        """The database was begun again: add to `batch` what the messages need of the old one."""
 
     def release(self) -> None:
         """The batch was committed (or is kept in memory): its messages may be sent."""
@@ -89,6 +92,7 @@ class Ledger:
         self._complete(batch, events, changes)
         if self._messages is not None:
             self._messages.step(batch)
+        self._remember(batch)
         await self._journal.commit(batch, self._whole)
         if self._messages is not None:
             self._messages.release()
@@ -103,7 +107,15 @@ class Ledger:
             batch.alerts, batch.dropped_alerts = changes.alerts, changes.dropped
         for key, value in self._known.meta().items():
             if value and self._stored_meta.get(key) != value:
-                batch.meta[key] = self._stored_meta[key] = value
+                batch.meta[key] = value
+
+    def _remember(self, batch: Batch) -> None:
+        """What a database that is begun again must hold beside what is known."""
+        for key, value in batch.meta.items():
+            if value is None:
+                self._stored_meta.pop(key, None)
+            else:
+                self._stored_meta[key] = value
 
     def _publish(self, published: Published) -> None:
         for listener in self._listeners:
@@ -115,7 +127,12 @@ class Ledger:
 
     def _whole(self) -> Batch:
         """Everything that is known now: for a database that was begun again."""
-        return self._known.whole(self._clock.wall(), self._stored_meta)
+        batch = self._known.whole(self._clock.wall(), self._stored_meta)
+        batch.meta[last_id_key("events")] = str(self._next_event_id - 1)
+        batch.meta[last_id_key("alerts")] = str(self._known.rules.book.last_id)
+        if self._messages is not None:
+            self._messages.rewrite(batch)
+        return batch
 
 
 def own_event(wall: float, event_type: str, severity: Severity, message: str, **details: Any) -> Event:

@@ -34,8 +34,8 @@ class Outlet(Protocol):
     """Where samples go on to."""
 
     @property
-    def lag_error(self) -> str:
-        """Why they lag longer than their limit, "" when they do not."""
+    def lag_error(self) -> str | None:
+        """Why they lag longer than their limit, "" when they do not; None: they go nowhere."""
 
 
 class PingOutcome(NamedTuple):

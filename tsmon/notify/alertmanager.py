@@ -103,6 +103,9 @@ class AlertmanagerLine:
             self._kept = kept
             batch.meta[meta_key(self.name)] = kept
 
+    def rewrite(self, batch: Batch) -> None:
+        """Nothing waits in rows."""
+
     def next_due(self, news: News) -> None:
         """Nothing is planned: what changes is posted at once."""
         del news

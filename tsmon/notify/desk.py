@@ -17,11 +17,16 @@ from tsmon.notify.grouping import Draft, Group, load_groups
 from tsmon.notify.news import News, Topic
 from tsmon.notify.notice import Entry, Notice, NoticeKind, Phase
 
+LONG_AWAY = 86400.0
+"""Seconds after which a channel that was taken out and is put back is not sent the end of what it knew: that
+is old news (rule 9.18)."""
 MOST_WAITING = 1000
 """Notices that wait for a channel; beyond that the oldest are dropped."""
 _BUNCH = 300.0
 """Reminders that fall due within so many seconds are one message."""
 _EPSILON = 1e-6
+_CLOCK_STEP = 1.0
+"""Seconds by which both clocks must part for the clock to have been set; they always jitter."""
 
 
 class Row(msgspec.Struct, eq=False):
@@ -50,6 +55,8 @@ class Kept(msgspec.Struct):
     returns: dict[int, float] = {}
     """Alerts of nodes that had fallen before, as the channel knows or was to know -> when they were back
     between."""
+    left: float | None = None
+    """When the channel was taken out of the settings."""
 
 
 class Desk:
@@ -60,8 +67,10 @@ class Desk:
         which nothing is sent: by then the first answer of the source was looked at."""
         self.channel = channel
         self.waiting: deque[Row] = deque()
+        self._shift = now.wall - now.mono  # from monotonic to wall time
         self.dropped = 0
-        self._is_new = kept is None
+        self._is_new = kept is None or kept.left is not None
+        self._was_long_away = kept is not None and kept.left is not None and now.wall - kept.left >= LONG_AWAY
         kept = kept or Kept()
         self._groups = load_groups(msgspec.json.encode(kept.groups), now.mono, now.wall, settle)
         self.notified = dict(kept.notified)
@@ -72,10 +81,13 @@ class Desk:
         self._selector = Selector(hosts=channel.hosts, tags=channel.tags, roles=channel.roles)
 
     def keep(self, now: Moment) -> bytes:
-        """What is to be stored."""
+        """What is to be stored: the same while nothing but time passes."""
+        shift = now.wall - now.mono
+        if abs(shift - self._shift) > _CLOCK_STEP:
+            self._shift = shift
         return msgspec.json.encode(
             Kept(
-                groups=msgspec.json.decode(self._groups.store(now.wall - now.mono), type=list[Group]),
+                groups=msgspec.json.decode(self._groups.store(self._shift), type=list[Group]),
                 notified=self.notified,
                 hushed=sorted(self._hushed),
                 ended=sorted(self.ended),
@@ -166,6 +178,8 @@ class Desk:
         if news.sighted and self._is_new:
             self._is_new = False
             firing = {alert.id for alert in news.alerts.values() if alert.state == "firing"}
+            if self._was_long_away:
+                self.notified = {id_: at for id_, at in self.notified.items() if id_ in firing}
             fired |= firing - self._groups.alerts - self.notified.keys()
         return sorted(fired)
 

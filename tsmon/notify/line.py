@@ -99,6 +99,10 @@ class MessageLine:
             self._kept = kept
             batch.meta[meta_key(self.name)] = kept.decode()
 
+    def rewrite(self, batch: Batch) -> None:
+        """The database was begun again: what waits is stored there, too."""
+        batch.also += [_insert(self.name, row) for row in self.desk.waiting]
+
     def next_due(self, news: News) -> float | None:
         """Monotonic time at which a step will have something to send."""
         return self.desk.next_due(news)
@@ -231,6 +235,11 @@ def _update(row: Row, *, delivered_at: float | None = None, failed: str | None =
         db.execute("UPDATE notifications SET delivered_at = ?, failed = ?, attempts = ? WHERE id = ?", values)
 
     return apply
+
+
+def give_up(row: Row, why: str) -> Write:
+    """The message of `row` will not be sent."""
+    return _update(row, failed=why)
 
 
 def _prune(before: float) -> Write:

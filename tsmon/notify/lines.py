@@ -44,6 +44,9 @@ class Line(Protocol):
     def release(self) -> None:
         """The last batch is stored (or cannot be): what it made may be sent."""
 
+    def rewrite(self, batch: Batch) -> None:
+        """The database was begun again: add to `batch` what was stored but is no value of its own."""
+
     def next_due(self, news: News) -> float | None:
         """Monotonic time at which a step will have something to send, None when nothing is planned."""
 

@@ -13,13 +13,14 @@ from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.monitor.monitor import Monitor
+from tsmon.notify.away import start_without
 from tsmon.notify.details import Facts
 from tsmon.notify.lines import Line, MakeSender, link_of, make_lines, service
 from tsmon.notify.news import News
 from tsmon.notify.notice import Notice, NoticeKind
 from tsmon.notify.outcome import Outcome
 from tsmon.notify.quiet import Quiet
-from tsmon.notify.stored import StoredChannels, forget_silence
+from tsmon.notify.stored import StoredChannels, forget_silence, keep_silence
 from tsmon.notify.texts import plain_message
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,9 @@ class Notifier:
         """Alerts that ended and of which something is still to be notified."""
         self._next_due: float | None = None
         self._due = asyncio.Event()
+        self._away = start_without(
+            stored.kept, stored.waiting, (channel.name for channel in settings.notify), clock.wall()
+        )
         self.lines: dict[str, Line] = make_lines(settings, stored.kept, stored.waiting, self, make_sender)
 
     def apply(self, settings: Settings) -> list[Line]:
@@ -71,8 +75,11 @@ class Notifier:
         if not changed:
             return []
         before = list(self.lines.values())
+        names = [channel.name for channel in settings.notify]
         left = {line.name: line.hand_over() for line in before}
-        kept = {name: text for name, (text, _) in left.items()}
+        for name in left.keys() - names:
+            self._away.leave(name, *left.pop(name), self.clock.wall())
+        kept = {name: text for name, (text, _) in left.items()} | self._away.come_back(names)
         waiting = {name: rows for name, (_, rows) in left.items()}
         self.lines = make_lines(settings, kept, waiting, self, self._make_sender)
         return before
@@ -91,7 +98,8 @@ class Notifier:
         news = self._news(fired, resolved)
         for line in self.lines.values():
             line.step(news, batch, self._settings.remind_every)
-        needed: set[int] = set().union(*(line.alerts for line in self.lines.values()))
+        self._away.store(batch)
+        needed: set[int] = self._away.alerts.union(*(line.alerts for line in self.lines.values()))
         self._ended = {id_: alert for id_, alert in self._ended.items() if id_ in needed}
         dues = [due for line in self.lines.values() if (due := line.next_due(news)) is not None]
         self._next_due = min(dues, default=None)
@@ -113,6 +121,14 @@ class Notifier:
             group_wait=wait,
             quiet=self._quiet.until,
         )
+
+    def rewrite(self, batch: Batch) -> None:
+        """The database was begun again: silences, messages that wait, and alerts that ended but are still to
+        be reported go there, too."""
+        batch.alerts += [alert for id_, alert in self._ended.items() if id_ not in self._monitor.alerts]
+        batch.also += [keep_silence(silence) for silence in self._quiet.silences.values()]
+        for line in self.lines.values():
+            line.rewrite(batch)
 
     def release(self) -> None:
         """After it was committed, or kept in memory because it cannot be."""

@@ -7,7 +7,7 @@ import structlog
 
 from tsmon.base.clock import Clock
 from tsmon.history.store import StoreError
-from tsmon.history.uptime import Bars, Outage, Uptime
+from tsmon.history.uptime import Bars, ByNode, Outage, Uptime
 from tsmon.server.render import WINDOWS, Figures
 
 log = structlog.get_logger(__name__)
@@ -24,14 +24,9 @@ class History(Protocol):
     """Where uptime and bars come from: the embedded store, or InfluxDB. Raises StoreError when it cannot be
     read."""
 
-    def kind(self, start: float) -> str:
-        """Where the last answer to a window from `start` on came from: `embedded` or `influxdb`."""
+    async def uptime(self, start: float, end: float, node_ids: set[str] | None = None) -> ByNode[Uptime]: ...
 
-    async def uptime(
-        self, start: float, end: float, node_ids: set[str] | None = None
-    ) -> dict[str, Uptime]: ...
-
-    async def bars(self, bounds: list[float], node_ids: set[str] | None = None) -> dict[str, Bars]: ...
+    async def bars(self, bounds: list[float], node_ids: set[str] | None = None) -> ByNode[Bars]: ...
 
     async def outages(self, node_id: str, start: float, end: float) -> list[Outage]: ...
 

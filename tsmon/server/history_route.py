@@ -61,8 +61,7 @@ class HistoryRoutes:
         bounds = [start + query.window * n / count for n in range(count + 1)]
         everyone = len(shown) == len(view.nodes)
         found = await self._history.bars(bounds, None if everyone else {node.id for node in shown})
-        kind, total = self._history.kind(start), len(chosen)
-        return await off_loop(lambda: history_body(shown, found, bounds, kind, total), len(shown))
+        return await off_loop(lambda: history_body(shown, found, bounds, found.kind, len(chosen)), len(shown))
 
     async def latency(self, request: web.Request, query: LatencyQuery) -> web.StreamResponse:
         self._within_retention(query.window, "window")

@@ -105,7 +105,7 @@ class OneNode:
             found.get(node.id, _NOT_RECORDED),
             outages,
             now=now,
-            kind=self._history.kind(start),
+            kind=found.kind,
             limit=limit,
             reasons={round(event.timestamp): str(event.details.get("reason", "")) for event in events},
         )

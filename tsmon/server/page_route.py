@@ -1,12 +1,13 @@
 """The routes that only the dashboard asks: its first glance, and its table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.uptime import Bars
 from tsmon.server.answers import ReadyAnswer
 from tsmon.server.figures import History
 from tsmon.server.one_node import OneNode
@@ -83,7 +84,8 @@ class PageRoutes:
         figures = await self._present.figures.get()
         view, alerts = self._present.view, self._present.alerts()
         found = await off_loop(lambda: Table(view, alerts, figures, query), len(view.nodes))
-        bars, times = {}, None
+        bars: Mapping[str, Bars] = {}
+        times = None
         if query.bars:
             now = self._clock.wall()
             bounds = [now - DAY + DAY * n / 48 for n in range(49)]

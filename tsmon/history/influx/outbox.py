@@ -80,6 +80,8 @@ class Outbox:
         self._store = store
         self._clock = clock
         self._held: deque[_Held] = deque()
+        self.marks: dict[str, str] = {}
+        """How far the events went in, and since when the samples, as the store has it."""
 
     async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
         """Commit the samples of one grid time. While the store cannot be written they are held in memory and
@@ -100,14 +102,15 @@ class Outbox:
         held = list(self._held)
         now = self._clock.wall()
 
-        def add(db: sqlite3.Connection) -> int:
-            _note_first(db, self._settings, held[0].grid)
+        def add(db: sqlite3.Connection) -> tuple[int, str]:
+            since = _note_first(db, self._settings, held[0].grid)
             for created, grid, packed in held:
                 _insert(db, created, grid, packed)
-            return self._trim(db, now)
+            return self._trim(db, now), since
 
         try:
-            self._count_dropped(await self._store.write(add))
+            dropped, self.marks[_SINCE] = await self._store.write(add)
+            self._count_dropped(dropped)
         except StoreError as error:
             log.warning("samples_held", batches=len(held), error=str(error))
             self._shrink()
@@ -146,8 +149,11 @@ class Outbox:
         mark, rows = await self._store.read(_new_events)
         if mark is None:
             # With no mark yet the log's end becomes the mark.
-            await self._store.write(lambda db: _set_mark(db, rows[-1][0] if rows else 0))
+            last = rows[-1][0] if rows else 0
+            await self._store.write(lambda db: _set_mark(db, last))
+            self.marks[_MARK] = str(last)
             return False
+        self.marks[_MARK] = str(mark)
         if not rows:
             return False
         tags = self._settings.tags
@@ -161,6 +167,7 @@ class Outbox:
             return self._trim(db, now)
 
         self._count_dropped(await self._store.write(add))
+        self.marks[_MARK] = str(rows[-1][0])
         return len(rows) == _MOST_EVENTS
 
     async def oldest(self) -> WaitingRequest | None:
@@ -232,10 +239,13 @@ def samples_since(db: sqlite3.Connection, settings: InfluxSettings) -> float | N
     return float(grid) if bucket == target(settings) else None
 
 
-def _note_first(db: sqlite3.Connection, settings: InfluxSettings, grid: float) -> None:
-    if samples_since(db, settings) is None:
-        value = f"{grid!r} {target(settings)}"
+def _note_first(db: sqlite3.Connection, settings: InfluxSettings, grid: float) -> str:
+    """Returns the value."""
+    since = samples_since(db, settings)
+    value = f"{grid if since is None else since!r} {target(settings)}"
+    if since is None:
         db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_SINCE, value))
+    return value
 
 
 def _insert(db: sqlite3.Connection, created: float, grid: float | None, packed: Packed) -> None:

@@ -55,6 +55,13 @@ class Influx:
         self._contents = Contents()
         self._failed_row, self._failures = 0, 0
 
+    async def look(self) -> None:
+        """Count what waits; a store that cannot be read leaves the count as it was."""
+        try:
+            self._contents = await self._outbox.contents()
+        except StoreError as error:
+            log.warning("influx_outbox_unread", error=str(error))
+
     async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
         """Commit the samples of one grid time to the outbox; sending is another's job."""
         await self._outbox.put_samples(grid, samples)
@@ -93,6 +100,11 @@ class Influx:
             ],
             "requests_partly_refused": self.partly_refused,
         }
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """How far the events went in, and since when the samples: values of the store."""
+        return self._outbox.marks
 
     @property
     def contents(self) -> Contents:

@@ -76,5 +76,7 @@ class Own:
                     "storage_failing", level, step.now, since=step.now.wall, subject=subject
                 )
                 self.book.fire(alert, step.now, error)
+            elif alert is not None and error is None:
+                self.book.end(alert, step.now, "not_configured", untold=True)
             elif alert is not None and not error:
                 self.book.end(alert, step.now, "recovered")

@@ -48,8 +48,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     can_ping: bool
     storage_error: str = ""
     """Why the embedded store cannot be written, "" when it can."""
-    influx_error: str = ""
-    """Why InfluxDB lags longer than its limit, "" when it does not."""
+    influx_error: str | None = ""
+    """Why InfluxDB lags longer than its limit, "" when it does not; None: it is not configured."""
 
 
 def alerts_for(node: Node) -> bool:
