@@ -29,6 +29,7 @@ PROD = "chocolate-factory"
 
 SEEN = [
     pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="session"),  # one Chromium for all of them
     pytest.mark.skipif(CHROMIUM is None, reason="SKIPPED LOUDLY: no Chromium, the dashboard was not seen"),
 ]
 AXE_RUNS = pytest.mark.skipif(

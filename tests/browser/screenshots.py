@@ -3,21 +3,11 @@
 import asyncio
 import os
 import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.support.demo import demo
+from tests.support.demo import demo, scripted
 from tests.support.paths import ROOT
-from tsmon.base.clock import Clock
-from tsmon.config import Settings
-from tsmon.daemon.daemon import Daemon
-from tsmon.demo.servers import FakeSidecar, serving
-from tsmon.demo.show import demo_settings, demo_tailnet, seed_history
-from tsmon.demo.tailnet import SimTailnet
 from tsmon.monitor.alerts import Silence
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -28,24 +18,6 @@ PICTURES = (
     ("node", "vpn?node=chocolate-factory-dev", 1280, 700, "light"),
     ("phone", "vpn", 390, 844, "dark"),
 )
-
-
-@asynccontextmanager
-async def scripted() -> AsyncIterator[tuple[str, SimTailnet, Daemon]]:
-    """The demo's tailnet and history, but with nobody telling its story: what happens is up to the caller."""
-    clock = Clock()
-    tailnet = demo_tailnet(clock)
-    tailnet.change("backup", key_expiry=None)
-    with tempfile.TemporaryDirectory() as directory:
-        await seed_history(Path(directory), tailnet, Settings(), clock.wall())
-        async with serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as source:
-            settings = demo_settings(Settings(listen="127.0.0.1:0"), source)
-            daemon = Daemon(settings, Path(directory), clock=clock, demo=True)
-            await daemon.start()
-            try:
-                yield daemon.url, tailnet, daemon
-            finally:
-                await daemon.stop()
 
 
 async def take_hard_times(browser: Browser) -> None:

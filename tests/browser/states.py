@@ -5,29 +5,36 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.chromium import HOSTILE, PROD
-from tests.support.demo import demo
+from tests.support.demo import demo, scripted
 from tests.support.site import Site, site
 from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
+from tsmon.daemon.reload import Reload
 from tsmon.monitor.alerts import Silence
 
 NAMES = ("git", "dev", PROD, "alices-laptop")
 
 
 @asynccontextmanager
-async def _site(**values: object) -> AsyncIterator[Site]:
+async def _site(*names: str, toml: str = "", **values: object) -> AsyncIterator[Site]:
+    """A site with these machines, else `NAMES` and one with a hostile name; `toml` is its configuration."""
     with tempfile.TemporaryDirectory() as directory:
-        async with site(Path(directory), *NAMES, offline_after="0s", **values) as found:
-            found.tailnet.add("x", os_hostname=HOSTILE, tags=[f"tag:{HOSTILE}"])
-            await found.poll()
+        path = Path(directory, "tsmon.toml")
+        path.write_text(toml)
+        async with site(Path(directory), *(names or NAMES), offline_after="0s", toml=path, **values) as found:
+            if not names:
+                found.tailnet.add("x", os_hostname=HOSTILE, tags=[f"tag:{HOSTILE}"])
+                await found.poll()
             yield found
 
 
 async def _open(page: Page, found: Site) -> None:
     await page.goto(found.daemon.url + "/vpn")
+    await page.evaluate("document.fonts.ready")
     await expect(page.locator("#live-text")).to_have_text("page connected")
     await expect(page.locator("#rows .row .bars").first).to_be_visible()
 
@@ -120,6 +127,97 @@ async def outage(page: Page) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def fresh(page: Page) -> AsyncIterator[None]:
+    """A new tsmon in a tailnet where no name says what matters."""
+    async with _site("attic-nas", "alices-laptop", "bobs-phone", "printer") as found:
+        await _open(page, found)
+        await expect(page.locator("#critical .welcome")).to_be_visible()
+        yield
+
+
+@asynccontextmanager
+async def seeing_again(page: Page) -> AsyncIterator[None]:
+    """Sight returned after a blindness that was notified; it settles."""
+    async with _site(blind_after="2s", reconnect_grace="1s") as found:
+        await _open(page, found)
+        found.tailnet.stop()
+        alerts = found.daemon.monitor.alerts
+        await found.until(lambda: any(a.state == "firing" for a in alerts.values()), 20)
+        # Settling takes half as long as the blindness that fires: more, so that it can be looked at.
+        longer = msgspec.structs.replace(found.daemon.parts.settings, blind_after=600.0)
+        await Reload(found.daemon.parts, None).apply(longer)
+        found.tailnet.start()
+        await found.poll()
+        await expect(page.locator("#headline")).to_contain_text("sees again since")
+        yield
+
+
+@asynccontextmanager
+async def many_alerts(page: Page) -> AsyncIterator[None]:
+    """60 of 120 servers go dark at once, a few more for other reasons."""
+    names = [f"web-{number:03d}" for number in range(120)]
+    async with _site(*NAMES) as found:
+        for name in names:
+            found.tailnet.add(name, notify=False, tags=["tag:server"])
+        await found.poll()
+        await _open(page, found)
+        found.tailnet.off(*names[:60])
+        alerts = found.daemon.monitor.alerts
+        await found.until(lambda: len(alerts) >= 60, 20)
+        await expect(page.locator("#alerts")).to_contain_text("60 servers offline")
+        yield
+
+
+CRITICAL_40 = """
+[[roles]]
+name = "rack"
+hosts = ["rack-*"]
+critical = true
+alert = "critical"
+"""
+
+
+@asynccontextmanager
+async def crowd(page: Page) -> AsyncIterator[None]:
+    """40 critical nodes of one role, two of them down."""
+    names = [f"rack-{number:02d}" for number in range(40)]
+    async with _site(*NAMES, *names, toml=CRITICAL_40) as found:
+        await _open(page, found)
+        found.tailnet.off(*names[7:9])
+        await found.poll()
+        await expect(page.locator("#headline")).to_contain_text("2 of 43 critical nodes are down")
+        yield
+
+
+@asynccontextmanager
+async def hostile(page: Page) -> AsyncIterator[None]:
+    """Names as long as they may be, alike but for their ends, and such as mean something elsewhere."""
+    long = "chocolate-factory-" + "x" * 40
+    names = [f"{long}-prod"[-63:], f"{long}-dev"[-63:], PROD, f"{PROD}-dev", "git", "online", "is"]
+    async with _site(*names) as found:
+        found.tailnet.add(
+            f"{'very-' * 12}long.{'label-' * 10}end.{'other-' * 10}end.ts.example", shared=True, user=3
+        )
+        for name in (HOSTILE, "\u202egnirts", "'; DROP TABLE nodes; --", "${jndi:ldap://x}"):
+            found.tailnet.add(f"x-{len(name)}", os_hostname=name, tags=[f"tag:{name}"])
+        await found.poll()
+        await _open(page, found)
+        found.tailnet.off(names[0], "is", f"{PROD}-dev")
+        await found.poll()
+        await expect(page.locator("#headline")).to_contain_text("critical nodes are down")
+        yield
+
+
+@asynccontextmanager
+async def node_page(page: Page) -> AsyncIterator[None]:
+    """The page of a node after a hard day."""
+    async with scripted(hard_day=True) as (url, _, _):
+        await page.goto(url + "/vpn?node=git")
+        await expect(page.locator("#node-latency svg")).to_be_visible()
+        yield
+
+
 STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "blind": blind,
     "stale": stale,
@@ -127,5 +225,11 @@ STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "empty": empty,
     "error": error,
     "outage": outage,
+    "fresh": fresh,
+    "seeing again": seeing_again,
+    "many alerts": many_alerts,
+    "crowd": crowd,
+    "hostile": hostile,
+    "node": node_page,
 }
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1400)]

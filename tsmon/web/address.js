@@ -43,6 +43,8 @@ export const logQuery = () => ({
   checks: $("checks").checked || value("event_type") === "health_check",
 });
 
+export const isLogFiltered = () => $("checks").checked || LOG.some((id) => value(id));
+
 // What came over the stream fits the log's filters, as the server would say.
 export function fitsLog(event) {
   const query = logQuery();
@@ -101,19 +103,20 @@ export function offer(id, names) {
 export function showFlags(counts) {
   replace(
     $("flags"),
-    ...Object.entries(FLAGS).map(([name, words]) =>
-      make(
-        "button",
-        {
-          type: "button",
-          "data-flag": name,
-          "data-key": name,
-          "aria-pressed": String(view.flags.has(name)),
-          disabled: !counts[name] && !view.flags.has(name),
-        },
-        `${words} ${counts[name]}`,
+    ...Object.entries(FLAGS)
+      .filter(([name]) => counts[name] || view.flags.has(name))
+      .map(([name, words]) =>
+        make(
+          "button",
+          {
+            type: "button",
+            "data-flag": name,
+            "data-key": name,
+            "aria-pressed": String(view.flags.has(name)),
+          },
+          `${words} ${counts[name]}`,
+        ),
       ),
-    ),
   );
 }
 
@@ -146,7 +149,7 @@ export function recall(drawer, log) {
   document.body.dataset.view = view.wall ? "wall" : "";
   log.from = /^[1-9]\d{0,15}$/.test(query.get("event") ?? "") ? Number(query.get("event")) : 0;
   log.page = /^[1-9]\d{0,5}$/.test(query.get("page") ?? "") ? Number(query.get("page")) : 1;
-  drawer.window = WINDOWS.includes(query.get("window")) ? query.get("window") : "24h";
+  drawer.setWindow(WINDOWS.includes(query.get("window")) ? query.get("window") : "24h");
   if (query.get("node")) drawer.open(query.get("node"));
   else drawer.close();
 }

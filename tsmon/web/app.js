@@ -2,8 +2,15 @@
 
 import * as address from "./address.js";
 import { read } from "./api.js";
-import { $, make, say } from "./dom.js";
-import { keepSparks, showAllIncidents, showCritical, showIncidents, showSummary } from "./first.js";
+import { $, make, SMALL, say } from "./dom.js";
+import {
+  keepSparks,
+  showAllIncidents,
+  showCritical,
+  showIncidents,
+  showSummary,
+  toggleRole,
+} from "./first.js";
 import { Log, TYPES } from "./log.js";
 import { Drawer } from "./node.js";
 import { Refresh } from "./refresh.js";
@@ -12,33 +19,39 @@ import { startTheme } from "./theme.js";
 import { age, clock, prose } from "./words.js";
 
 const SPARK_AGE = 300_000;
-const shown = { glance: null, title: "tsmon", sparksAt: 0, revealed: false };
+const shown = { glance: null, title: "? tsmon", sparksAt: 0, revealed: false, started: false };
 
 const log = new Log();
-const drawer = new Drawer(() => {
-  remember(true);
-  showTitle();
-});
+const drawer = new Drawer(
+  () => {
+    remember(true);
+    showTitle();
+  },
+  () => shown.started && refresh.now(),
+);
 const table = new Table((name, zoom) => drawer.open(name, zoom));
 const refresh = new Refresh(work, (event) => log.hear(event));
 const remember = (push = false) => address.remember(drawer, log, push);
 
-// One look: what is first seen, and the rows. The log is asked once; what is new is said by the stream.
+// One look: what is first seen with the open node, and the rows. The log is asked once; what is new is said by
+// the stream.
 async function work() {
   const sparks = Date.now() - shown.sparksAt > SPARK_AGE;
-  const { answer } = await read("glance", { sparks: sparks || null });
+  const node = drawer.query();
+  const { answer } = await read("glance", { sparks: sparks || null, ...node });
   if (answer.sparks) {
     keepSparks(answer.sparks);
     shown.sparksAt = Date.now();
   }
   shown.glance = answer;
   showGlance();
+  drawer.take(answer.node, node);
   if (address.isWall()) {
     await showLastChange();
     return answer.summary.as_of;
   }
   log.look(Number(answer.newest_event));
-  await Promise.all([table.refresh(), log.loaded ? null : log.refresh(), drawer.refresh()]);
+  await Promise.all([table.refresh(), log.loaded ? null : log.refresh()]);
   reveal();
   return answer.summary.as_of;
 }
@@ -127,6 +140,25 @@ function filterBy(text) {
   $("nodes-title").scrollIntoView({ block: "start" });
 }
 
+// On a phone the filters are folded away.
+function openFilters(id, open) {
+  $(id).dataset.open = open ? "yes" : "no";
+  document.querySelector(`[data-opens="${id}"]`).setAttribute("aria-expanded", String(open));
+}
+
+function recall() {
+  address.recall(drawer, log);
+  showSort();
+  openFilters("node-filters", address.isFiltered());
+  openFilters("log-filters", address.isLogFiltered());
+}
+
+SMALL.addEventListener("change", () => {
+  if (!shown.glance) return;
+  showGlance();
+  refresh.attempt(() => log.refresh());
+});
+
 function copy(text) {
   navigator.clipboard?.writeText(text).then(
     () => say(`${text} copied`),
@@ -138,6 +170,11 @@ function copy(text) {
 const CLICKS = {
   "[data-copy]": (found) => copy(found.dataset.copy),
   "[data-node]": (found) => drawer.open(found.dataset.node),
+  "[data-opens]": (found) => openFilters(found.dataset.opens, found.getAttribute("aria-expanded") !== "true"),
+  "[data-role]": (found) => {
+    toggleRole(found.dataset.role);
+    showGlance();
+  },
   "[data-event]": (found) => askLog(1, Number(found.dataset.event)),
   "[data-filter]": (found) => filterBy(found.dataset.filter),
   "[data-flag]": (found) => {
@@ -175,8 +212,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "ArrowDown" && event.target === $("q")) {
     event.preventDefault();
     $("table").focus();
-    table.selected = 0;
-    table.look();
+    table.select(0);
   }
 });
 
@@ -201,8 +237,7 @@ for (const [id, step] of [
   });
 
 addEventListener("popstate", () => {
-  address.recall(drawer, log);
-  showSort();
+  recall();
   refresh.now();
   refresh.attempt(() => log.refresh());
 });
@@ -213,6 +248,6 @@ setInterval(() => {
 
 $("event_type").append(...TYPES.map((type) => make("option", {}, type)));
 startTheme();
-address.recall(drawer, log);
-showSort();
+recall();
+shown.started = true;
 refresh.start();

@@ -1,9 +1,9 @@
 // State bars and latency lines, as SVG.
 
-import { draw, make } from "./dom.js";
+import { draw, make, SMALL } from "./dom.js";
 import { clock, length, local, milliseconds } from "./words.js";
 
-const WORDS = { o: "online", x: "offline", m: "mixed", u: "unknown", "-": "not there" };
+const WORDS = { o: "online", x: "offline", m: "partly offline", u: "unknown", "-": "not there" };
 const LEAST = 0.12; // of the height: what was short is small, but it is seen
 
 // What each bucket says, as shares of its time: [online, offline, unknown]; null where the node was not there.
@@ -128,12 +128,17 @@ export function calendar(row, bounds, name) {
   return svg;
 }
 
-export const legend = () =>
+export const legend = (letters = "oxu") =>
   make(
     "ul",
     { class: "legend" },
-    ...["o", "x", "u"].map((letter) =>
-      make("li", {}, make("span", { class: `swatch ${letter}`, "aria-hidden": "true" }), WORDS[letter]),
+    ...[...letters].map((letter) =>
+      make(
+        "li",
+        {},
+        make("span", { class: `swatch ${letter === "-" ? "gone" : letter}`, "aria-hidden": "true" }),
+        WORDS[letter],
+      ),
     ),
   );
 
@@ -185,7 +190,7 @@ export function latencyChart(answer, { from, to, outages }, onZoom) {
     );
     return box;
   }
-  const [width, height, left, bottom] = [760, 200, 84, 32];
+  const [width, height, left, bottom] = [760, SMALL.matches ? 380 : 200, 84, SMALL.matches ? 44 : 32];
   const span = Math.max(1, to - from);
   const top = nice(Math.max(...points.map((point) => point[1] ?? 0)));
   const x = (time) => left + ((Math.min(to, Math.max(from, time)) - from) / span) * (width - left);
@@ -258,7 +263,11 @@ export function latencyChart(answer, { from, to, outages }, onZoom) {
       svg.append(draw("polyline", { class: piece.kind, points: places.join(" ") }));
     }
   }
-  zoomable(svg, { left, width, time: (at) => from + ((at - left) / (width - left)) * span }, onZoom);
+  zoomable(
+    svg,
+    { left, width, height: height - bottom, time: (at) => from + ((at - left) / (width - left)) * span },
+    onZoom,
+  );
   const paths = [...new Set(points.map((point) => point[2]).filter(Boolean))];
   const swatch = (kind, words) =>
     make("li", {}, make("span", { class: `swatch ${kind}`, "aria-hidden": "true" }), words);
@@ -300,7 +309,7 @@ function figures(answer) {
 
 function zoomable(svg, scale, onZoom) {
   let begin = null;
-  const band = draw("rect", { class: "band", y: 0, height: 168, width: 0 });
+  const band = draw("rect", { class: "band", y: 0, height: scale.height, width: 0 });
   svg.append(band);
   const place = (event) => {
     const box = svg.getBoundingClientRect();

@@ -87,8 +87,13 @@ function morph(old, fresh) {
 }
 
 // A name of 200 characters keeps its begin and its end: they tell it from the others.
-export const shortName = (name, most = 60) =>
-  name.length <= most ? name : `${name.slice(0, most - 21)}…${name.slice(-20)}`;
+export const shortName = (name, most = 60) => {
+  const end = Math.floor(most / 2);
+  return name.length <= most ? name : `${name.slice(0, most - end - 1)}…${name.slice(-end)}`;
+};
+
+export const SMALL = matchMedia("(max-width: 720px)");
+export const PRINT = matchMedia("print");
 
 export function say(words) {
   $("toast").textContent = words;

@@ -2,14 +2,16 @@
 
 import { isWall, incident as named } from "./address.js";
 import { sparkline } from "./charts.js";
-import { $, copyable, make, mark, pill, replace, shortName } from "./dom.js";
+import { $, copyable, make, mark, pill, replace, SMALL, shortName } from "./dom.js";
 import { age, at, clock, counted, local, milliseconds, percent, plain, prose } from "./words.js";
 
 const MOST_ROWS = 5;
-const MOST_CARDS = 8; // healthy nodes beyond so many are one line each
+const MOST_CARDS = 8; // healthy nodes beyond so many are a name each
+const MOST_NAMES = { small: 2, wide: 60 }; // of a role; more are a number that opens
 const MOST_DOWN = 24;
+const MOST_NAMED = 3; // of an incident
 const ICONS = { healthy: "ok", degraded: "warn", critical: "bad", unknown: "unknown" };
-const glance = { sparks: {}, all: false };
+const glance = { sparks: {}, all: false, opened: new Set() };
 
 export function keepSparks(sparks) {
   glance.sparks = sparks;
@@ -17,6 +19,11 @@ export function keepSparks(sparks) {
 
 export function showAllIncidents(all) {
   glance.all = all;
+}
+
+// The names of a role's healthy nodes, or their number.
+export function toggleRole(key) {
+  if (!glance.opened.delete(key)) glance.opened.add(key);
 }
 
 export function showSummary(answer) {
@@ -45,7 +52,8 @@ export function showSummary(answer) {
   replace($("warnings"), ...warnings.map((text) => make("li", {}, `▲ ${text}`)));
   const icon = `web/${ICONS[level]}.svg`;
   if ($("favicon").getAttribute("href") !== icon) $("favicon").setAttribute("href", icon);
-  $("wall-seen").replaceChildren(summary.as_of ? age(summary.as_of, "seen ", " ago") : "not seen yet");
+  replace($("wall-seen"), summary.as_of ? age(summary.as_of, "seen ", " ago") : "not seen yet");
+  $("wall-count").textContent = `${summary.online_nodes} of ${counted(summary.total_nodes, "node")} online`;
   return `${{ healthy: "●", degraded: "▲", critical: "✕", unknown: "?" }[level]} ${plain(summary.headline)}`;
 }
 
@@ -102,6 +110,7 @@ export function showIncidents({ incidents, total }, blind) {
 
 function incidentRow(one) {
   const notes = [];
+  if (one.count > 1) notes.push(nodeNames(one));
   if (one.cause) notes.push(one.cause);
   for (const told of one.notified.slice(0, 3))
     notes.push(make("span", {}, `notified: ${told.channel} `, at(told.at, clock(told.at))));
@@ -139,6 +148,12 @@ function incidentRow(one) {
   );
 }
 
+function nodeNames({ nodes, count }) {
+  const names = nodes.slice(0, MOST_NAMED).flatMap((name, at) => [at ? ", " : "", nodeLink(name, 40)]);
+  const rest = count - Math.min(MOST_NAMED, nodes.length);
+  return make("span", {}, ...names, rest ? ` and ${rest.toLocaleString()} more` : "");
+}
+
 // What is said of a node, with its name as a link: where it stands at the begin, or before the sentence. A node
 // may be called like any word.
 export function about(what, message) {
@@ -149,15 +164,16 @@ export function about(what, message) {
   return [name, " · ", ...prose(message)];
 }
 
-export const nodeLink = (hostname) =>
+export const nodeLink = (hostname, most = 60) =>
   make(
     "a",
     {
       href: `?node=${encodeURIComponent(hostname)}`,
       "data-node": hostname,
-      title: hostname.length > 40 ? hostname : null,
+      class: hostname.length > 30 ? "long" : null,
+      title: hostname.length > most ? hostname : null,
     },
-    shortName(hostname),
+    shortName(hostname, most),
   );
 
 // -- the critical nodes ------------------------------------------------------------------------------------
@@ -174,6 +190,7 @@ export function showCritical(critical) {
     return;
   }
   const crowded = all.length > MOST_CARDS;
+  $("critical").dataset.columns = "";
   if (isWall()) {
     replace($("critical"), ...wallTiles(all));
     return;
@@ -234,34 +251,57 @@ function role(key, entry, crowded) {
     rest.length > MOST_DOWN
       ? make("p", { class: "quiet" }, `and ${rest.length - MOST_DOWN} more of them`)
       : null,
-    crowded && well.length ? make("ul", { class: "chips" }, ...well.map(chip)) : null,
+    ...(crowded && well.length ? names(key, well) : []),
   );
+}
+
+function names(key, well) {
+  const most = SMALL.matches ? MOST_NAMES.small : MOST_NAMES.wide;
+  const opened = glance.opened.has(key) || well.length <= most;
+  const button = make(
+    "button",
+    {
+      type: "button",
+      class: "fold",
+      "data-key": "fold",
+      "data-role": key,
+      "aria-expanded": String(opened),
+    },
+    `${well.length.toLocaleString()} online`,
+  );
+  return [
+    well.length > most ? button : null,
+    opened ? make("ul", { class: "chips" }, ...well.map(chip)) : null,
+  ];
 }
 
 function card(node) {
   return make(
     "article",
     { class: "card", "data-key": node.id, "data-state": node.state },
-    make("div", { class: "name" }, nodeLink(node.hostname), " ", pill(node.state), silent(node)),
+    make("div", { class: "name" }, nodeLink(node.hostname, 40), " ", pill(node.state), silent(node)),
     make(
       "p",
       {},
       node.since ? age(node.since, `${node.state} for `) : `${node.state} since before tsmon knew it`,
       was(node),
     ),
-    make(
-      "dl",
-      { class: "uptimes" },
-      ...[
-        ["24 h", node.uptime_24h],
-        ["7 d", node.uptime_7d],
-        ["30 d", node.uptime_30d],
-      ].map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, percent(value)))),
-    ),
+    uptimes(node),
     coverage(node),
     pulse(node),
   );
 }
+
+const uptimes = (node) =>
+  make(
+    "dl",
+    { class: "uptimes" },
+    ...[
+      ["24 h", node.uptime_24h],
+      ["7 d", node.uptime_7d],
+      ["30 d", node.uptime_30d],
+    ].map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, percent(value)))),
+  );
 
 function coverage(node) {
   const watched = (Date.now() - Date.parse(node.watched_since)) / 1000;
@@ -283,7 +323,7 @@ const chip = (node) =>
     "li",
     { "data-key": node.id, "data-state": node.state },
     make("span", { "aria-hidden": "true" }, mark(node.state)),
-    nodeLink(node.hostname),
+    nodeLink(node.hostname, 40),
     silent(node),
     sparkline(glance.sparks[node.id] ?? [], { width: 80, height: 16 }),
   );
@@ -292,8 +332,11 @@ const chip = (node) =>
 function wallTiles(all) {
   const order = { offline: 0, unknown: 1, online: 2 };
   const nodes = [...all].sort((a, b) => order[a.state] - order[b.state]);
-  const [columns, rows] = innerWidth < innerHeight ? [2, 5] : [4, 3];
-  const most = columns * rows;
+  const [widest, rows] = innerWidth < innerHeight ? [2, 5] : [4, 3];
+  const most = widest * rows;
+  // Three tiles fill the screen as well as twelve.
+  const columns = Math.min(widest, nodes.length <= 3 ? nodes.length : Math.ceil(Math.sqrt(nodes.length)));
+  $("critical").dataset.columns = columns;
   const shown = nodes.length > most ? nodes.slice(0, most - 1) : nodes;
   const rest = nodes.slice(shown.length);
   const online = rest.filter((node) => node.state === "online").length;
@@ -302,15 +345,16 @@ function wallTiles(all) {
       make(
         "article",
         { class: "card", "data-key": node.id, "data-state": node.state },
-        make("div", { class: "name" }, nodeLink(node.hostname)),
-        make("p", {}, pill(node.state), " ", node.since ? age(node.since, "for ", "", true) : ""),
+        make("div", { class: "name" }, nodeLink(node.hostname, 40)),
+        make("p", {}, pill(node.state), " ", node.since ? age(node.since, "for ", "", true) : "", was(node)),
+        make("div", { class: "more" }, uptimes(node), pulse(node)),
       ),
     ),
     rest.length
       ? make(
           "article",
           {
-            class: "card fold",
+            class: "card rest",
             "data-key": "rest",
             "data-state": online === rest.length ? "online" : "degraded",
           },

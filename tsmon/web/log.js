@@ -2,7 +2,7 @@
 
 import { fitsLog, logQuery } from "./address.js";
 import { link, read } from "./api.js";
-import { $, make, pill, replace } from "./dom.js";
+import { $, make, pill, replace, SMALL } from "./dom.js";
 import { about } from "./first.js";
 import { at } from "./words.js";
 
@@ -62,7 +62,8 @@ export class Log {
     // Later pages stand still while new events arrive.
     const first = this.from || (this.page > 1 ? this.newest : 0);
     const before = first ? { before: first + 1 } : {};
-    const { answer } = await read("logs", { ...logQuery(), ...before, page: this.page });
+    const size = { per_page: SMALL.matches ? 8 : 20 };
+    const { answer } = await read("logs", { ...logQuery(), ...before, ...size, page: this.page });
     if (turn !== this.turn) return;
     const known = this.newest;
     if (!first) this.newest = Math.max(Number(answer.logs[0]?.id ?? 0), ...this.waiting);
@@ -70,17 +71,28 @@ export class Log {
     this.loaded = true;
     replace(
       $("log"),
-      ...answer.logs.map((event) => entry(event, known > 0 && Number(event.id) > known && !first)),
+      ...answer.logs.map((event) =>
+        entry(event, {
+          id: `event-${event.id}`,
+          class: known > 0 && Number(event.id) > known && !first ? "new" : null,
+        }),
+      ),
     );
     this.showWaiting();
     this.showPages(answer.pagination);
-    if (this.from) $(`event-${this.from}`)?.setAttribute("aria-current", "true");
+    const named = this.from > 0 && $(`event-${this.from}`);
+    if (named) named.setAttribute("aria-current", "true");
     $("newest").hidden = !this.from;
-    $("no-log").hidden = answer.logs.length > 0;
+    $("no-log").hidden = answer.logs.length > 0 && (!this.from || Boolean(named));
     const { checks, ...filters } = logQuery();
-    $("no-log").textContent = Object.values(filters).some(Boolean)
-      ? "Nothing has been recorded that fits these filters."
-      : "Nothing has been recorded yet.";
+    const filtered = Object.values(filters).some(Boolean);
+    if (this.from && this.page === 1)
+      $("no-log").textContent =
+        `There is no event ${this.from}${filtered ? " that fits these filters" : ""}.`;
+    else
+      $("no-log").textContent = filtered
+        ? "Nothing has been recorded that fits these filters."
+        : "Nothing has been recorded yet.";
   }
 
   showPages({ page, total_pages: pages, total_entries: total, has_next: next, has_prev: previous }) {
@@ -112,10 +124,10 @@ function severity(event) {
   return pill(state, word);
 }
 
-export const entry = (event, isNew = false) =>
+export const entry = (event, attributes) =>
   make(
     "li",
-    { class: isNew ? "new" : null, id: `event-${event.id}` },
+    attributes,
     make(
       "a",
       { href: `?event=${event.id}`, "data-event": event.id, title: "A link to this event" },

@@ -1,19 +1,12 @@
 // One node: a drawer with an address of its own (?node=…).
 
-import { read } from "./api.js";
 import { bars, calendar, latencyChart, legend } from "./charts.js";
 import { $, copyable, make, pill, replace } from "./dom.js";
 import { entry } from "./log.js";
 import { age, at, bytes, clock, counted, length, local, percent, prose } from "./words.js";
 
-const WINDOWS = {
-  "24h": [48, 24],
-  "7d": [84, 168],
-  "30d": [90, 720],
-  "90d": [90, 2160],
-  "365d": [365, 8760],
-};
 const MOST_OUTAGES = 10;
+const MOST_EVER = 10_000;
 const LONG_AGE = 60_000; // so old may be what is long in the making
 const REASONS = {
   stopped: "Tailscale is stopped there",
@@ -23,8 +16,10 @@ const REASONS = {
 };
 
 export class Drawer {
-  constructor(changed) {
-    this.changed = changed; // the open node, or null: for the address bar
+  // `changed()`: another node, or none, is open, or another window; `asks()`: what is shown is to be asked.
+  constructor(changed, asks) {
+    this.changed = changed;
+    this.asks = asks;
     this.name = null;
     this.window = "24h";
     this.zoom = [null, null];
@@ -34,7 +29,7 @@ export class Drawer {
     this.box.addEventListener("close", () => {
       if (this.name !== null) {
         this.name = null;
-        this.changed(null);
+        this.changed();
       }
     });
     this.box.addEventListener("click", (event) => {
@@ -43,11 +38,9 @@ export class Drawer {
     $("drawer-close").addEventListener("click", () => this.box.close());
     for (const button of $("windows").querySelectorAll("button")) {
       button.addEventListener("click", () => {
-        this.window = button.value;
-        this.zoom = [null, null];
-        this.parts = null;
-        this.changed(this.name);
-        this.refresh();
+        this.setWindow(button.value);
+        this.changed();
+        this.asks();
       });
     }
     $("node-bars").addEventListener("click", (event) => {
@@ -57,9 +50,19 @@ export class Drawer {
     $("outages-more").addEventListener("click", () => {
       this.every = true;
       this.parts = null;
-      this.refresh();
+      this.asks();
     });
     $("whole").addEventListener("click", () => this.look(null, null));
+  }
+
+  setWindow(window) {
+    if (this.window !== window) {
+      this.window = window;
+      this.zoom = [null, null];
+      this.parts = null;
+    }
+    for (const button of $("windows").querySelectorAll("button"))
+      button.setAttribute("aria-pressed", String(button.value === window));
   }
 
   // At a stretch of the window, or all of it again.
@@ -74,70 +77,52 @@ export class Drawer {
     this.zoom = zoom;
     this.every = false;
     this.parts = null;
-    this.changed(name);
+    this.changed();
     $("drawer-title").textContent = name;
     replace($("drawer-state"));
     for (const part of ["facts", "node-bars", "outages", "node-latency", "node-events"])
       replace($(part), make("p", { class: "blank" }));
     if (!this.box.open) this.box.showModal();
-    this.refresh();
+    this.asks();
   }
 
   close() {
     if (this.box.open) this.box.close();
   }
 
-  async refresh() {
-    const name = this.name;
-    if (name === null) return;
-    const path = encodeURIComponent(name);
-    for (const button of $("windows").querySelectorAll("button"))
-      button.setAttribute("aria-pressed", String(button.value === this.window));
-    try {
-      const { answer: node } = await read(`nodes/${path}`);
-      if (this.name !== name) return;
-      this.show(node);
-      if (this.fresh(node)) return;
-      const [buckets, hours] = WINDOWS[this.window];
-      const [uptime, history, latency, events] = await Promise.all([
-        read(`uptime/${path}`, { hours, limit: this.every ? 10_000 : MOST_OUTAGES }).catch((error) => ({
-          error,
-        })),
-        read("history", { window: this.window, buckets, q: node.hostname, limit: 200 }).catch(() => null),
-        read(`latency/${path}`, { window: this.window === "365d" ? "90d" : this.window }).catch(() => null),
-        read("logs", { node_id: node.id, checks: false }).catch(() => null),
-      ]);
-      if (this.name !== name) return;
-      this.parts = {
-        at: Date.now(),
-        of: `${node.since} ${node.alert} ${this.window} ${this.every}`,
-        node,
-        uptime: uptime?.answer,
-        why: uptime?.error?.message,
-        history: history?.answer,
-        latency: latency?.answer,
-        events: events?.answer.logs ?? [],
-      };
-      this.showTime();
-    } catch (error) {
-      replace(
-        $("drawer-state"),
-        make(
-          "p",
-          { class: "empty" },
-          error.status === 404 ? `The tailnet has no node ${name}, and tsmon has known none.` : error.message,
-        ),
-      );
-    }
+  // What the next look is to bring of the open node: its history once a minute, or when it began to be wanted.
+  query() {
+    if (this.name === null) return {};
+    const old = this.parts === null || Date.now() - this.parts.at > LONG_AGE;
+    return {
+      node: this.name,
+      window: this.window,
+      outages: this.every ? MOST_EVER : MOST_OUTAGES,
+      with_history: old || null,
+    };
   }
 
-  fresh(node) {
-    const { parts } = this;
-    return (
-      parts !== null &&
-      parts.of === `${node.since} ${node.alert} ${this.window} ${this.every}` &&
-      Date.now() - parts.at < LONG_AGE
-    );
+  // What the question `asked` brought.
+  take(page, asked) {
+    if (!page || this.name !== asked.node || this.window !== asked.window) return;
+    const { detail: node, history } = page;
+    if (!node) {
+      const words = `The tailnet has no node ${this.name}, and tsmon has known none.`;
+      replace($("drawer-state"), make("p", { class: "empty" }, words));
+      return;
+    }
+    this.show(node);
+    const of = `${node.since} ${node.alert}`;
+    if (history) {
+      const { uptime, latency, events } = history;
+      this.parts = { at: Date.now(), of, node, history, uptime, latency, events };
+      this.showTime();
+    } else if (asked.with_history) {
+      replace($("node-bars"), make("p", { class: "empty" }, "The history cannot be read now."));
+    } else if (this.parts && this.parts.of !== of) {
+      this.parts = null; // it went or came: so did its history
+      this.asks();
+    }
   }
 
   show(node) {
@@ -206,21 +191,19 @@ export class Drawer {
 
   showTime() {
     if (!this.parts || $("node-latency").querySelector("[data-drag]")) return; // never under the reader's hand
-    const { node, uptime, history, latency, events, why } = this.parts;
-    const row = history?.nodes.find((found) => found.id === node.id);
+    const { node, uptime, history, latency, events } = this.parts;
+    const row = history.bars;
     const name = `${node.hostname}, ${this.window}:`;
     const picture = this.window === "365d" ? calendar : (...of) => bars(of[0], of[1], { height: 44, name });
     replace(
       $("node-bars"),
-      row
-        ? picture(row, history.bounds, name)
-        : make("p", { class: "empty" }, why ?? "No history in this window."),
+      row ? picture(row, history.bounds, name) : make("p", { class: "empty" }, "No history in this window."),
       row
         ? make(
             "div",
             { class: "bounds" },
             make("span", {}, clock(history.bounds[0])),
-            legend(),
+            legend(this.window === "365d" ? "omxu-" : "oxu"),
             make("span", {}, "now"),
           )
         : null,
@@ -239,12 +222,7 @@ export class Drawer {
     );
     const [from, to] = this.zoom;
     const whole = from === null;
-    const bounds = whole
-      ? [
-          Date.parse(history?.bounds[0] ?? node.watched_since),
-          Date.parse(history?.bounds.at(-1) ?? node.last_seen),
-        ]
-      : this.zoom;
+    const bounds = whole ? [Date.parse(history.bounds[0]), Date.parse(history.bounds.at(-1))] : this.zoom;
     const inside = (begin, end) =>
       whole || (Date.parse(end ?? new Date().toISOString()) >= from && Date.parse(begin) <= to);
     $("whole").hidden = whole;
@@ -258,7 +236,7 @@ export class Drawer {
     replace(
       $("node-events"),
       ...(found.length
-        ? found.map((event) => unlinked(entry(event)))
+        ? found.map((event) => unlinked(entry(event, { "data-key": event.id })))
         : [
             make(
               "li",

@@ -3,14 +3,13 @@
 import { isFiltered, offer, showFlags, tableQuery } from "./address.js";
 import { read } from "./api.js";
 import { bars } from "./charts.js";
-import { $, copyable, make, pill, replace } from "./dom.js";
+import { $, copyable, make, PRINT, pill, replace, SMALL } from "./dom.js";
 import { nodeLink } from "./first.js";
 import { age, at, clock, counted, milliseconds, percent } from "./words.js";
 
 const PAGE = 50;
+const FIRST = 6; // rows that a phone shows at first: its page is to be scrolled, not a box in it
 const HEAD = 36; // pixels of the columns' names and of a section's head
-const PRINT = matchMedia("print");
-const SMALL = matchMedia("(max-width: 720px)");
 const BARS_AGE = 60_000;
 const FACETS_AGE = 60_000;
 const DAY = 86_400_000;
@@ -23,11 +22,11 @@ export class Table {
     this.sections = [];
     this.total = 0; // nodes
     this.rows = 0; // without those of folded sections
-    this.most = PAGE; // on a phone, where the page scrolls, so many are shown
+    this.most = FIRST; // on a phone
     this.facets = 0; // when the lists of tags and owners were made
     this.known = false; // nothing has been answered yet
     this.turn = 0; // answers to older questions are dropped
-    this.selected = -1;
+    this.select(-1);
     this.box = $("scroll");
     this.box.addEventListener("scroll", () => requestAnimationFrame(() => this.look()));
     addEventListener("resize", () => this.look());
@@ -40,6 +39,13 @@ export class Table {
     });
   }
 
+  // What the keyboard is at: a node, wherever its row goes.
+  select(index) {
+    this.selected = index;
+    this.selectedId = this.node(index)?.id ?? null;
+    if (this.known) this.look();
+  }
+
   get rowHeight() {
     return SMALL.matches ? 76 : 42;
   }
@@ -47,7 +53,8 @@ export class Table {
   // The filters changed: from the top.
   async ask() {
     this.selected = -1;
-    this.most = PAGE;
+    this.selectedId = null;
+    this.most = FIRST;
     this.box.scrollTop = 0;
     await this.refresh();
   }
@@ -58,11 +65,36 @@ export class Table {
     this.box.setAttribute("aria-busy", "true");
     try {
       const fresh = await this.load(numbers[0], numbers.length, true);
-      if (fresh) this.pages = fresh;
+      if (fresh) this.take(fresh);
     } finally {
       this.box.removeAttribute("aria-busy");
     }
+  }
+
+  // Rows may come and go above: what is looked at, and what is selected, stays where it is.
+  take(fresh) {
+    const anchor = this.anchor;
+    this.pages = fresh;
+    const selected = this.indexOf(this.selectedId);
+    if (selected >= 0) this.selected = selected;
     this.show();
+    const index = anchor ? this.indexOf(anchor.id) : -1;
+    if (index < 0 || this.topOf(index) === anchor.top) return;
+    this.box.scrollTop += this.topOf(index) - anchor.top;
+    this.show();
+  }
+
+  indexOf(id) {
+    for (const [number, nodes] of this.pages) {
+      const at = nodes?.findIndex((node) => node.id === id) ?? -1;
+      if (at >= 0) return number * PAGE + at;
+    }
+    return -1;
+  }
+
+  topOf(index) {
+    const part = this.layout().findLast((one) => one.from <= index && one.count) ?? { top: 0, from: 0 };
+    return part.top + (part.section ? HEAD : 0) + (index - part.from) * this.rowHeight;
   }
 
   // One question for all pages that are wanted; null when a later one was asked meanwhile.
@@ -165,6 +197,7 @@ export class Table {
   }
 
   show() {
+    if (this.selected >= 0) this.selectedId = this.node(this.selected)?.id ?? this.selectedId;
     const span = this.span();
     const made = [];
     let above = 0;
@@ -190,14 +223,28 @@ export class Table {
     $("above").style.height = `${flows ? 0 : above}px`;
     $("below").style.height = `${flows ? 0 : Math.max(0, end - bottom)}px`;
     replace($("rows"), ...made);
+    this.anchor = this.first();
     this.showCounts();
+  }
+
+  // The first node in view with the place of its row; null at the very top, where the worst is to appear.
+  first() {
+    if (SMALL.matches || this.box.scrollTop < HEAD) return null;
+    for (const part of this.layout()) {
+      const [from, to] = this.rowsIn(part, [this.box.scrollTop, Number.POSITIVE_INFINITY]);
+      if (to <= from) continue;
+      const index = part.from + from;
+      const node = this.node(index);
+      return node ? { id: node.id, top: this.topOf(index) } : null;
+    }
+    return null;
   }
 
   showCounts() {
     $("printed").textContent =
       this.loaded() < this.rows ? `The first ${this.loaded()} of ${this.rows.toLocaleString()} nodes.` : "";
     $("table").setAttribute("aria-rowcount", String(this.rows + 1));
-    const active = this.selected >= 0 && $(`row-${this.selected}`);
+    const active = $("rows").querySelector("[aria-selected=true]");
     if (active) $("table").setAttribute("aria-activedescendant", active.id);
     else $("table").removeAttribute("aria-activedescendant");
     $("count").textContent = this.known ? counted(this.total, "node") : "";
@@ -233,7 +280,7 @@ export class Table {
   row(node, index) {
     const attributes = {
       role: "row",
-      id: `row-${index}`,
+      id: node ? `row-${encodeURIComponent(node.id)}` : `wait-${index}`,
       "aria-rowindex": String(index + 2),
       "data-index": String(index),
       "aria-selected": String(index === this.selected),
@@ -247,7 +294,7 @@ export class Table {
       "div",
       { ...attributes, class: asleep ? "row asleep" : "row" },
       cell("state", pill(asleep ? "asleep" : node.state, node.state)),
-      cell("host", nodeLink(node.hostname), ...notes(node)),
+      cell("host", nodeLink(node.hostname, 40), ...notes(node)),
       cell("type", node.node_type),
       cell("ip", node.ip ? copyable(node.ip) : "–"),
       cell("os", node.os),
@@ -289,15 +336,14 @@ export class Table {
       if (node) this.opened(node.hostname);
     } else if (step !== undefined) {
       event.preventDefault();
-      this.selected = Math.max(0, Math.min(this.rows - 1, this.selected + step));
-      this.reveal(this.selected);
-      this.look();
+      const index = Math.max(0, Math.min(this.rows - 1, this.selected + step));
+      this.reveal(index);
+      this.select(index);
     }
   }
 
   reveal(index) {
-    const part = this.layout().findLast((one) => one.from <= index && one.count) ?? { top: 0, from: 0 };
-    const top = part.top + (part.section ? HEAD : 0) + (index - part.from) * this.rowHeight;
+    const top = this.topOf(index);
     if (top < this.box.scrollTop) this.box.scrollTop = top;
     else if (top + this.rowHeight + HEAD > this.box.scrollTop + this.box.clientHeight)
       this.box.scrollTop = top + this.rowHeight + HEAD - this.box.clientHeight;

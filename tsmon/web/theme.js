@@ -1,13 +1,13 @@
 // Light, dark, or as the system has it; the choice is kept.
 
-import { $ } from "./dom.js";
+import { $, make } from "./dom.js";
 
 const THEMES = ["auto", "light", "dark"];
 const KEY = "tsmon-theme";
 
 function show(word) {
   document.documentElement.dataset.theme = word;
-  $("theme").textContent = `Theme: ${word}`;
+  $("theme").replaceChildren(make("span", { class: "wide-only" }, "Theme: "), word);
 }
 
 function stored() {

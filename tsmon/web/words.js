@@ -14,7 +14,8 @@ export function clock(text) {
   const at = new Date(text);
   const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
   if (at.toDateString() === new Date().toDateString()) return time;
-  return `${at.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
+  const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+  return `${at.toLocaleDateString([], { day: "numeric", month: "short", ...year })} ${time}`;
 }
 
 export function length(seconds) {
@@ -47,7 +48,8 @@ export function age(text, before = "", after = "", narrow = false) {
 
 function tick(element) {
   const words = ageOf(element.dateTime);
-  element.textContent = `${element.dataset.before}${element.dataset.narrow ? short(words) : words}${element.dataset.after}`;
+  const text = `${element.dataset.before}${element.dataset.narrow ? short(words) : words}${element.dataset.after}`;
+  if (element.textContent !== text) element.textContent = text; // who marks it keeps the mark
 }
 
 // While tsmon does not answer nothing lasts on: "online for" stands still, only what lies back grows older.
