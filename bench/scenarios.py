@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import random
+import sqlite3
 import sys
 import tempfile
 import time
@@ -16,13 +17,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aiohttp import web
+
 from tests.support.influx_server import TOKEN, Answer, FakeInflux
 from tests.support.virtual import VirtualClock, run_virtual
-from tests.support.world import TEAM, World
-from tsmon.demo.servers import serving
-from tsmon.history.embedded import EmbeddedHistory
+from tests.support.world import TEAM, World, settings
+from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.monitor.incidents import OUTAGES
+from tsmon.source import make_source
 
+Interval = tuple[float, float]
 PROD = "chocolate-factory"
 SLACK = 120.0
 """Seconds beyond its delay after which an outage that was not told counts as missed."""
@@ -32,6 +36,8 @@ class Score(NamedTuple):
     """One row of the table."""
 
     name: str
+    source: str
+    """What tsmon reads: `sidecar` (polled) or `LocalAPI` (its bus reports changes)."""
     first_message_s: float | None
     """From the first deed to the first message."""
     messages: int
@@ -39,7 +45,8 @@ class Score(NamedTuple):
     false_recoveries: int
     missed: int
     uptime_error_s: float
-    """The largest difference of offline seconds between tsmon and the script, of any node, per change."""
+    """Seconds in which tsmon says offline and the script does not, or the other way, of the worst node, per
+    change: a late begin and a late end add up."""
 
 
 class Play:
@@ -53,6 +60,15 @@ class Play:
         self.blind: list[list[float | None]] = []
         self.changes: dict[str, int] = {}
         self.offsets = [0.0]
+        self.shut = False
+        """A proxy before the sidecar answers 404 to everything."""
+
+    @web.middleware
+    async def door(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.shut:
+            return web.Response(status=404, text="404 page not found")
+        answer: web.StreamResponse = await handler(request)
+        return answer
 
     def now(self) -> float:
         return self.world.clock.mono()
@@ -91,7 +107,7 @@ class Play:
     def _stretches(self, name: str) -> list[tuple[float, float | None]]:
         return [(begin or 0.0, end) for begin, end in self.outages.get(name, [])]
 
-    async def score(self, name: str) -> Score:
+    async def score(self, name: str, source: str) -> Score:
         """Held against the truth."""
         told = self.world.told_to.get("team", [])
         first = None
@@ -114,13 +130,13 @@ class Play:
                     false_downs += not real
                 if entry.phase == "back" and alert.cause == "recovered" and alert.resolved_at is not None:
                     ended = self._at(alert.resolved_at)
-                    false_recoveries += self.is_down(alert.hostname, ended - 20) and self.is_down(
-                        alert.hostname, ended
+                    down = self.is_down(alert.hostname, ended - 20) and self.is_down(
+                        alert.hostname, ended + 1
                     )
+                    false_recoveries += down
         missed = sum(self._is_missed(host, named) for host in self.outages)
-        return Score(
-            name, first, len(told), false_downs, false_recoveries, missed, await self._uptime_error()
-        )
+        error = await self._uptime_error()
+        return Score(name, source, first, len(told), false_downs, false_recoveries, missed, error)
 
     def _at(self, wall: float) -> float:
         """Seconds since the start, whatever was done to the clock on the wall since then."""
@@ -145,46 +161,57 @@ class Play:
         return long > 0 and host not in named
 
     async def _uptime_error(self) -> float:
-        """Of the seconds that tsmon calls offline, against the script where tsmon could know."""
-        world = self.world
+        """Of the stretches that tsmon calls offline, against the script, where tsmon observed."""
+        rows, spans = await self.world.store.read(_observed_and_offline)
+        observed = [self._since_start(*row) for row in rows]
         worst = 0.0
-        start = world.clock.start - 10 * 3600
-        found = await EmbeddedHistory(world.store).uptime(start, world.clock.wall() + 1)
-        rows = await world.store.read(
-            lambda db: db.execute("SELECT start, end FROM observed WHERE scope = ''").fetchall()
-        )
-        observed = [(self._wall_at(begin), self._wall_at(end)) for begin, end in rows]
         for host, changes in self.changes.items():
-            node = next((n for n in world.monitor.view.nodes.values() if n.hostname == host), None)
-            if node is None:
-                continue
-            truth = sum(
-                max(0.0, min(end if end is not None else self.now(), light) - max(begin, dark))
-                for begin, end in self._stretches(host)
-                for dark, light in observed
-            )
-            worst = max(worst, abs(found[node.id].offline_s - truth) / changes)
+            said = [self._since_start(begin, end) for name, begin, end in spans if name == host]
+            truth = [(begin, self.now() if end is None else end) for begin, end in self._stretches(host)]
+            both = _length(said, truth, observed)
+            wrong = _length(said, observed) + _length(truth, observed) - 2 * both
+            worst = max(worst, wrong / changes)
         return round(worst, 1)
 
-    def _wall_at(self, wall: float) -> float:
-        return wall - self.world.clock.start
+    def _since_start(self, begin: float, end: float | None) -> Interval:
+        start = self.world.clock.start
+        return begin - start, self.now() if end is None else end - start
 
 
-_OURS = ("nodes", "influx", "days", "long")
-"""Options that are not settings of tsmon: nodes beside the usual ones; an InfluxDB; days if it takes a day or
-more; long if it takes minutes even in virtual time."""
+def _observed_and_offline(db: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+    observed = db.execute("SELECT start, end FROM observed WHERE scope = ''").fetchall()
+    offline = db.execute(
+        "SELECT hostname, start, end FROM spans JOIN nodes ON num = node WHERE state = 'offline'"
+    ).fetchall()
+    return observed, offline
+
+
+def _length(*parts: Iterable[Interval]) -> float:
+    """Seconds that lie in every one of the parts, each of intervals that do not overlap."""
+    common = [(float("-inf"), float("inf"))]
+    for part in parts:
+        common = [(max(a, c), min(b, d)) for a, b in common for c, d in part if max(a, c) < min(b, d)]
+    return sum(end - begin for begin, end in common)
+
+
+_OURS = ("source", "http", "nodes", "influx", "days", "long")
+"""Options that are not settings of tsmon: what it reads; the sidecar over HTTP; nodes beside the usual ones;
+an InfluxDB; days if it takes a day or more; long if it takes minutes even in virtual time."""
 Script = Callable[[Play], Awaitable[None]]
 SCRIPTS: dict[str, tuple[Script, dict[str, Any]]] = {}
 
 
-def scenario(name: str, **options: Any) -> Callable[[Script], Script]:
+def scenario(name: str, source: str = "sidecar", **options: Any) -> Callable[[Script], Script]:
+    """`source`: `sidecar` or `LocalAPI`."""
+
     def register(script: Script) -> Script:
-        SCRIPTS[name] = script, options
+        SCRIPTS[f"{name} ({source})"] = script, options | {"source": source}
         return script
 
     return register
 
 
+@scenario("one node off", source="LocalAPI")
 @scenario("one node off")
 async def one_off(play: Play) -> None:
     play.down(PROD)
@@ -193,6 +220,7 @@ async def one_off(play: Play) -> None:
     await play.world.run(400)
 
 
+@scenario("one node hung, control still says online", source="LocalAPI")
 @scenario("one node hung, control still says online")
 async def one_hung(play: Play) -> None:
     play.down(PROD, how="hang")
@@ -201,6 +229,7 @@ async def one_hung(play: Play) -> None:
     await play.world.run(400)
 
 
+@scenario("500 of 1,000 off at once", source="LocalAPI", nodes=1000)
 @scenario("500 of 1,000 off at once", nodes=1000)
 async def half(play: Play) -> None:
     names = [f"node-{n:04}" for n in range(500)]
@@ -305,6 +334,30 @@ async def suspended(play: Play) -> None:
     play.changes.clear()  # the hour itself is unknown; the rest is in the message
 
 
+@scenario("20 keys expire in 3 days, half of them are renewed")
+async def keys(play: Play) -> None:
+    play.begin()
+    expiry = play.world.clock.wall() + 3 * 86400
+    for n in range(20):
+        play.world.tailnet.add(f"srv-{n}", tags=["tag:server"], key_expiry=expiry)
+    await play.world.run(400)
+    for n in range(10):
+        play.world.tailnet.change(f"srv-{n}", key_expiry=expiry + 90 * 86400)
+    await play.world.run(600)
+
+
+@scenario("a proxy answers 404 for 20 s while a node hangs", http=True)
+async def proxy(play: Play) -> None:
+    play.down(PROD, how="hang")
+    await play.world.run(600)
+    play.shut = True
+    await play.world.run(20)
+    play.shut = False
+    await play.world.run(600)
+    play.up(PROD)
+    await play.world.run(400)
+
+
 @scenario("InfluxDB away for a day, one node off meanwhile", influx=True, days=True)
 async def influx_away(play: Play) -> None:
     assert play.influx is not None
@@ -362,15 +415,21 @@ async def play_one(name: str, directory: Path, clock: VirtualClock | None = None
             influx = FakeInflux()
             url = await stack.enter_async_context(serving(influx.application()))
             given |= {"influx__url": url, "influx__token": TOKEN, "influx__org": "home"}
-        world = World(directory, toml=TEAM, clock=clock, **given)
+        bus = options["source"] == "LocalAPI"
+        world = World(directory, toml=TEAM, clock=clock, bus=bus, **given)
+        play = Play(world, influx)
+        if options.get("http"):
+            app = FakeSidecar(world.tailnet).application()
+            app.middlewares.append(play.door)
+            url = await stack.enter_async_context(serving(app))
+            world.over = lambda: make_source(settings(source=url))
         for n in range(options.get("nodes", 0)):
             world.tailnet.add(f"node-{n:04}", notify=False, tags=["tag:server", f"tag:rack-{n // 500}"])
         await world.start()
         stack.push_async_callback(world.kill)
-        play = Play(world, influx)
         await world.run(121)
         await script(play)
-        return await play.score(name)
+        return await play.score(name.rpartition(" (")[0], options["source"])
 
 
 def scores(names: Iterable[str]) -> Iterable[Score]:
@@ -393,7 +452,7 @@ async def scores_in_real_time(names: Iterable[str]) -> list[Score]:
 
 def show(rows: Iterable[Score]) -> list[Score]:
     heads = ("first message", "messages", "false downs", "false recoveries", "missed", "uptime error")
-    print(f"{'scenario':<60}" + "".join(f"{head:>18}" for head in heads))
+    print(f"{'scenario':<60}{'source':>10}" + "".join(f"{head:>18}" for head in heads))
     shown = []
     for row in rows:
         first = "-" if row.first_message_s is None else f"{row.first_message_s:.0f} s"
@@ -405,7 +464,7 @@ def show(rows: Iterable[Score]) -> list[Score]:
             row.missed,
             f"{row.uptime_error_s} s",
         )
-        print(f"{row.name:<60}" + "".join(f"{cell!s:>18}" for cell in cells), flush=True)
+        print(f"{row.name:<60}{row.source:>10}" + "".join(f"{cell!s:>18}" for cell in cells), flush=True)
         shown.append(row)
     return shown
 

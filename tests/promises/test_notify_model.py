@@ -53,9 +53,12 @@ class Listener(Witness):
         self.fired: Counter[int] = Counter()
         self.silenced: set[int] = set()
         self._keys: set[str] = set()
+        self._heard = 0
+        self._before: Any = None
 
     def look(self, published: Any) -> None:
         super().look(published)
+        self._look_at_words(published.view)
         self.fired.update(int(e.details["alert_id"]) for e in published.events if e.event_type == "alert")
         self.silenced.update(a.id for a in published.alerts if a.silenced_until is not None)
         line = self.world.notifier.lines["team"]
@@ -67,6 +70,19 @@ class Listener(Witness):
             of_nodes = [e.alert for e in row.notice.entries if self.alerts[e.alert].kind in NODE_KINDS]
             if row.notice.kind in ("reminder", "quiet_over") and of_nodes and published.view.blind:
                 self.faults.append(f"{row.notice.kind} made while blind")
+
+    def _look_at_words(self, view: Any) -> None:
+        """Whom a message calls back is online, or was a moment ago: while it was on its way."""
+        messages = self.world.told_to.get("team", [])
+        for message in messages[self._heard :]:
+            for _, alert in message.entries:
+                if topic_of(alert)[0] != "state" or alert.state != "resolved":
+                    continue
+                nodes = [seen.nodes.get(alert.node_id) for seen in (view, self._before) if seen is not None]
+                if all(node is not None and node.state != "online" for node in nodes):
+                    self.faults.append(f"{message.title}: {alert.hostname} is not back")
+        self._heard = len(messages)
+        self._before = view
 
 
 async def play(world: World, kind: str, name: str) -> None:

@@ -200,3 +200,16 @@ async def test_a_reminder_names_the_present_reason(tmp_path: Path) -> None:
         assert world.messages()[1:] == [f"CRITICAL: {PROD} is still offline"]
         assert "the control plane calls it offline" in world.told_to["team"][1].text
         assert "three pings" not in world.alert("node_offline").message
+
+
+@virtual
+async def test_who_wants_to_hear_at_once_does(tmp_path: Path) -> None:
+    """The README's example."""
+    async with running(tmp_path, bus=True, offline_after="1s", group_wait="1s") as world:
+        await world.run(301)
+        world.tailnet.off(PROD)
+        await world.run(8)
+        assert world.messages() == [f"CRITICAL: {PROD} is offline"]
+        world.tailnet.on(PROD)
+        await world.run(8)
+        assert world.messages()[1:] == [f"OK: {PROD} is back online"]

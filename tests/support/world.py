@@ -30,6 +30,7 @@ from tsmon.monitor.state import Event, Node
 from tsmon.notify.notifier import Notifier
 from tsmon.notify.outcome import DELIVERED, Outcome
 from tsmon.notify.texts import Message
+from tsmon.source import Source
 
 
 def settings(toml: Path | None = None, **values: Any) -> Settings:
@@ -102,6 +103,8 @@ class World:
         self.monitor: Monitor
         self.collector: Collector
         self.source: SimSource
+        self.over: Callable[[], Source] | None = None
+        """What reads the tailnet in place of `source`: over a socket."""
         self.notifier: Notifier
         self._failure: BaseException | None = None  # of a job of tsmon
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,7 +117,7 @@ class World:
             self.settings,
             self.state_dir,
             clock=self.clock,
-            source=self.source,
+            source=self.over() if self.over is not None else self.source,
             make_sender=lambda channel, *_: Recorder(channel.name, self),
             witness=self,
         )
