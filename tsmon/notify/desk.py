@@ -184,7 +184,12 @@ class Desk:
         return sorted(fired)
 
     def _fall(self, alert: Alert, news: News) -> None:
-        if self.wants(alert, news.node(alert)):
+        if not self.wants(alert, news.node(alert)) or alert.id in self._hushed:
+            return
+        if news.is_quiet(alert):
+            self._groups.forget(alert.id)
+            self._hushed.add(alert.id)
+        else:
             self._replace_earlier(alert, news)
             self._groups.fell(alert.id, stream_of(alert), news.now.mono, news.group_wait)
 
@@ -270,12 +275,16 @@ class Desk:
             and news.sayable.word(alert_id) != "unsure"
         ]
         self._hushed.difference_update(alert.id for alert in over)
-        lasting = [alert for alert in over if alert.state == "firing"]
         heard = self._heard(news)
+        # Of each topic the last word.
+        latest = {topic_of(alert): alert for alert in over}.values()
+        lasting = [alert for alert in latest if alert.state == "firing"]
+        for alert in lasting:
+            self._replace_earlier(alert, news)
         entries = [self._entry(alert, "still") for alert in lasting]
         entries += [
             self._entry(alert, "back")
-            for alert in over
+            for alert in latest
             if alert.state == "resolved" and topic_of(alert) in heard
         ]
         for stream in {stream_of(alert) for alert in lasting}:
@@ -331,7 +340,7 @@ class Desk:
         return self._make(draft.kind, news, entries, cause=cause, standing=draft.standing)
 
     def _entry(self, alert: Alert, phase: Phase) -> Entry:
-        return Entry(alert.id, phase, was_back=self._returns.get(alert.id) if phase == "fell" else None)
+        return Entry(alert.id, phase, was_back=self._returns.pop(alert.id, None) if phase != "back" else None)
 
     @staticmethod
     def _make(

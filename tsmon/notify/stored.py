@@ -1,6 +1,7 @@
 """What the channels and silences of the last run left in the database, and how it gets there."""
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -9,13 +10,15 @@ import structlog
 from tsmon.history.rows import read_alerts
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.monitor.batch import Write
-from tsmon.notify.desk import Row
+from tsmon.notify.alertmanager import Posted
+from tsmon.notify.desk import Kept, Row
 from tsmon.notify.line import load_rows, meta_key
 
 log = structlog.get_logger(__name__)
 
-_MOST_ENDED = 5000
-"""Alerts that ended which are looked at after a start: the recoveries of more than these are not notified."""
+
+_AT_ONCE = 500
+"""Alerts that one statement names."""
 
 
 class StoredChannels(msgspec.Struct):
@@ -29,7 +32,7 @@ class StoredChannels(msgspec.Struct):
     """What a desk knew, by channel."""
     silences: list[Silence]
     ended: dict[int, Alert]
-    """Alerts that ended, by id."""
+    """Alerts that ended and of which something is still to be reported, by id."""
 
 
 def load_channels(db: sqlite3.Connection) -> StoredChannels:
@@ -44,12 +47,32 @@ def load_channels(db: sqlite3.Connection) -> StoredChannels:
     silences = [
         msgspec.json.decode(body, type=Silence) for (body,) in db.execute("SELECT body FROM silences")
     ]
-    ended = read_alerts(
-        db.execute(
-            "SELECT body FROM alerts WHERE state = 'resolved' ORDER BY id DESC LIMIT ?", (_MOST_ENDED,)
-        )
-    )
+    named = {entry.alert for rows in waiting.values() for row in rows for entry in row.notice.entries}
+    named = named.union(*(_named(text) for text in kept.values()))
+    ended = _ended(db, sorted(named))
     return StoredChannels(next_id, waiting, kept, silences, {alert.id: alert for alert in ended})
+
+
+def _named(text: str) -> set[int]:
+    """The alerts that a channel knows."""
+    desk, posted = decoded(text, Kept), decoded(text, Posted)
+    found: set[int] = set(posted.labels) if posted is not None else set()
+    if desk is not None:
+        found |= {*desk.notified, *desk.hushed, *desk.lost}
+        found |= {id_ for g in desk.groups for id_ in (*g.waiting, *g.standing, *g.back)}
+    return found
+
+
+def _ended(db: sqlite3.Connection, ids: list[int]) -> Iterator[Alert]:
+    for at in range(0, len(ids), _AT_ONCE):
+        chunk = ids[at : at + _AT_ONCE]
+        marks = ",".join("?" * len(chunk))
+        yield from read_alerts(
+            db.execute(
+                f"SELECT body FROM alerts WHERE state = 'resolved' AND id IN ({marks})",  # noqa: S608
+                chunk,
+            )
+        )
 
 
 def decoded(text: str | None, kind: Any) -> Any:
