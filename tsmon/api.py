@@ -28,6 +28,7 @@ from tsmon.server.answers import (
 from tsmon.server.assets import Pages
 from tsmon.server.badge import badge
 from tsmon.server.bodies import critical_body, nodes_body
+from tsmon.server.coverage_route import CoverageRoutes
 from tsmon.server.figures import FigureCache, History
 from tsmon.server.find_node import find_node
 from tsmon.server.history_route import HistoryRoutes
@@ -89,6 +90,7 @@ class Api:
         self._page = PageRoutes(
             clock, self._present, history, embedded, readiness=readiness, one_node=self._one_node
         )
+        self._coverage = CoverageRoutes(self._present)
         self._past = HistoryRoutes(clock, self._present, history, self._one_node)
         self.reports = ReportRoutes(
             store,
@@ -133,6 +135,7 @@ class Api:
             *self._page.routes(base),
             self._log.route(f"{base}/logs"),
             *self._past.routes(base),
+            *self._coverage.routes(base),
             Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any], NoQuery),
             *self.reports.routes(),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str, NoQuery),

@@ -49,6 +49,7 @@ SHARED = {
     "IncidentAnswer",
     "NotifiedAnswer",
     "HistoryNode",
+    "ControlFacts",
     "NodeDetail",
     "UptimeAnswer",
     "OutageAnswer",

@@ -20,6 +20,7 @@ from tsmon.history.store import Store
 from tsmon.monitor.alerts import Silence
 from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
 from tsmon.notify.notice import Notice, check_row
+from tsmon.source.control.devices import Device
 
 CHECKS = {"notifications": check_row}
 GARBAGE = ["x'fffe00'", "CAST(x'fffe41' AS TEXT)", "'{['", "-1.5e300"]
@@ -49,6 +50,7 @@ async def fill(directory: Path) -> Path:
             events=[event(1), event(2)],
             alerts=[alert(1), msgspec.structs.replace(alert(2), state="resolved", resolved_at=5.0)],
             latency=[LatencyRow(known[0].id, at, 1.0, 1.0, 1.0, 0.0, "direct") for at in (1.0, 2.0)],
+            devices=[Device(id=id_, hostname=id_) for id_ in ("n1", "n2")],
             meta={"last_grid": "300.0", "roles_fitted": "{}", "tailnet": "", "self_id": "1"},
         )
     )

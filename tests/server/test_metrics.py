@@ -224,7 +224,9 @@ async def test_every_metric_is_documented_and_the_reverse(tmp_path: Path) -> Non
     )
     toml = tmp_path / "tsmon.toml"
     toml.write_text('[[notify]]\nname = "hook"\nurl = "webhook+http://127.0.0.1:1/"\n')
-    async with site(tmp_path, toml=toml, influx__url="http://127.0.0.1:1", influx__org="o") as here:
+    influx = {"influx__url": "http://127.0.0.1:1", "influx__org": "o"}
+    control = {"control__kind": "headscale", "control__url": "http://127.0.0.1:1", "control__token": "t"}
+    async with site(tmp_path, toml=toml, **influx, **control) as here:
         text = await here.get("/metrics")
     told = {re.sub(r"_total$", "", name) for name in re.findall(r"^# HELP (tsmon_\w+)", text, re.MULTILINE)}
     assert {re.sub(r"_total$", "", name) for name in documented} == told

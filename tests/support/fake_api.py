@@ -81,6 +81,7 @@ def node(hostname: str, **values: Any) -> dict[str, Any]:
         "alert": None,
         "flapping": False,
         "silenced_until": None,
+        "control": None,
     }
     values.setdefault("online", {"online": True, "offline": False}.get(values.get("state", "online")))
     return _builtins(NodeAnswer(**(plain | values)))
@@ -150,6 +151,8 @@ class FakeApi:
         self.changes: dict[str, Any] = {}
         """Fields of the summary that the nodes do not tell."""
         self.missing_critical = 0
+        self.answers: dict[str, Any] = {"coverage": None}
+        """Of routes that have no more to them: path below `/health-monitoring/` -> what it says."""
         self.token = ""
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.overrides: dict[str, Callable[[], web.Response]] = {}
@@ -170,6 +173,8 @@ class FakeApi:
             return error(401, "unauthorized", "a token is needed")
         if path in self.overrides:
             return self.overrides[path]()
+        if path in self.answers:
+            return web.json_response(self.answers[path])
         if path.startswith("nodes/"):
             found = [node for node in self.nodes if node["hostname"] == path.removeprefix("nodes/")]
             return web.json_response(found[0]) if found else error(404, "not_found", "there is no such node")

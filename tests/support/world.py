@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from tests.support.sim_control import SimControl
 from tests.support.virtual import VirtualClock
 from tsmon.base.clock import Moment
 from tsmon.collector import Collector
@@ -98,6 +99,8 @@ class World:
         """Every event published, over restarts."""
         self.watchers: list[Callable[[Published], None]] = []
         """Called after every step, over restarts."""
+        self.control: SimControl | None = None
+        """Takes the place of the control server that the settings name."""
         self.store: Store
         self.parts: Parts
         self.monitor: Monitor
@@ -118,6 +121,7 @@ class World:
             self.state_dir,
             clock=self.clock,
             source=self.over() if self.over is not None else self.source,
+            control=self.control,
             make_sender=lambda channel, *_: Recorder(channel.name, self),
             witness=self,
         )

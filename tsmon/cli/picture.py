@@ -23,6 +23,8 @@ class Report(NamedTuple):
     summary: dict[str, Any]
     nodes: list[dict[str, Any]]
     alerts: list[dict[str, Any]]
+    coverage: dict[str, Any] | None = None
+    """What the control server knows; None when it is not asked, or was not to be shown."""
 
 
 def render(report: Report, now: float, limit: int, out: "Console", *, problem: str = "") -> "RenderableType":
@@ -42,6 +44,8 @@ def render(report: Report, now: float, limit: int, out: "Console", *, problem: s
         parts.append(Text(words, style="bold black on yellow" if out.is_terminal else ""))
     parts.append(Text())
     parts += _table(report.nodes, now, limit, out.width, utf8=utf8)
+    if report.coverage is not None:
+        parts += [Text(), *_coverage(report.coverage, now)]
     if report.alerts:
         parts += [Text(), *(_alert(alert, now) for alert in report.alerts[: limit or None])]
     return Group(*parts)
@@ -101,6 +105,27 @@ def _table(nodes: list[dict[str, Any]], now: float, limit: int, width: int, *, u
         return [table]
     online = sum(node.get("online") is True for node in rest)
     return [table, Text(f"and {len(rest)} more, {online} of them online (--all shows them)", style="dim")]
+
+
+def _coverage(coverage: dict[str, Any], now: float) -> list["Text"]:
+    """What the control server knows and is not seen from there."""
+    from rich.text import Text  # noqa: PLC0415 (start-up time)
+
+    as_of = when(coverage.get("as_of"))
+    if as_of is None:
+        return [Text(f"The control server has not answered yet: {plain(coverage.get('error') or 'asked')}")]
+    head = Text(f"seeing {_count(coverage, 'seen')} of {_count(coverage, 'known')}", style="bold")
+    head.append(f" that the control server knows ({length_words(now - as_of)} ago)", style="dim")
+    lines = [head]
+    if coverage.get("error"):
+        lines.append(Text(f"it gives no answer now: {plain(coverage['error'], 300)}", style="yellow"))
+    unseen = coverage.get("unseen")
+    for row in unseen if isinstance(unseen, list) else ():
+        if isinstance(row, dict):
+            line = Text(f"  {plain(row.get('hostname'), 80)}")
+            line.append(f"  {plain(row.get('why'), 100)}", style="dim")
+            lines.append(line)
+    return lines
 
 
 def _fitting(rows: list[dict[str, "Text"]], width: int) -> dict[str, int]:

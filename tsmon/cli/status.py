@@ -23,8 +23,16 @@ SHOWN = 40
 
 @click.command()
 @client_options
-@click.option("--all", "-a", "everything", is_flag=True, help=f"Every node, not the first {SHOWN}.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: summary, nodes, alerts.")
+@click.option(
+    "--all",
+    "-a",
+    "everything",
+    is_flag=True,
+    help=f"Every node, not the first {SHOWN}, and what is not seen from there.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="As JSON: summary, nodes, alerts; with --all also coverage."
+)
 @click.option("--watch", "-w", is_flag=True, help="Again and again, until Ctrl-C.")
 @click.option(
     "--every",
@@ -40,27 +48,27 @@ def status(
     """How the tailnet is: critical nodes first, then what is in trouble, then the rest."""
     show: Show = _show_json if as_json else partial(_show_table, limit=0 if everything else SHOWN)
     if not watch:
-        show(asyncio.run(_once(url, timeout)))
+        show(asyncio.run(_once(url, timeout, everything)))
         return
     with ExitStack() as stack:
         if not as_json and console().is_terminal:
             show = stack.enter_context(_Screen(everything)).show
         stack.enter_context(suppress(KeyboardInterrupt))
-        asyncio.run(_watch(url, timeout, every, show))
+        asyncio.run(_watch(url, timeout, every, show, everything))
 
 
-async def _once(url: str | None, timeout: float) -> Report:
+async def _once(url: str | None, timeout: float, everything: bool) -> Report:
     async with connect(url, timeout) as api:
-        return await fetch(api)
+        return await fetch(api, everything=everything)
 
 
-async def _watch(url: str | None, timeout: float, every: float, show: "Show") -> None:
+async def _watch(url: str | None, timeout: float, every: float, show: "Show", everything: bool) -> None:
     """Show what is, at every step; once something was seen, a failure is shown and does not end it."""
     last: Report | None = None
     async with connect(url, timeout) as api:
         while True:
             try:
-                last = await fetch(api)
+                last = await fetch(api, everything=everything)
                 show(last)
             except CliError as error:
                 if last is None:
@@ -69,15 +77,18 @@ async def _watch(url: str | None, timeout: float, every: float, show: "Show") ->
             await asyncio.sleep(every)
 
 
-async def fetch(api: ApiClient) -> Report:
-    """Summary, nodes and alerts. Raises CliError, also when they are not of tsmon's shape."""
+async def fetch(api: ApiClient, *, everything: bool = False) -> Report:
+    """Summary, nodes and alerts; with `everything` also what is not seen from there. Raises CliError, also
+    when they are not of tsmon's shape."""
     summary = await api.get("summary")
     nodes = await api.get("nodes", project_only="false", fields=FIELDS)
     alerts = await api.get("alerts")
     shaped = isinstance(summary, dict) and isinstance(nodes, list) and isinstance(alerts, dict)
     if not shaped or not all(isinstance(node, dict) for node in nodes):
         raise CliError(f"{api.name}: the answer is not tsmon's: is that tsmon? (--url)")
-    return Report(summary, nodes, [alert for alert in alerts.get("alerts", []) if isinstance(alert, dict)])
+    firing = [alert for alert in alerts.get("alerts", []) if isinstance(alert, dict)]
+    coverage = await api.get("coverage", limit=10_000) if everything else None
+    return Report(summary, nodes, firing, coverage if isinstance(coverage, dict) else None)
 
 
 Show = Callable[..., None]
@@ -88,7 +99,8 @@ def _show_json(report: Report, problem: str = "") -> None:
     if problem:
         click.echo(f"tsmon: {problem}", err=True)
     else:
-        click.echo(json.dumps(report._asdict()))  # ASCII: no character of it can act on a terminal
+        shown = {name: part for name, part in report._asdict().items() if part is not None}
+        click.echo(json.dumps(shown))  # ASCII: no character of it can act on a terminal
 
 
 def _show_table(report: Report, problem: str = "", *, limit: int) -> None:

@@ -134,6 +134,8 @@ class Daemon:
                     await line.close()
                 await self.listening.stop()
                 await parts.source.close()
+                if parts.asking is not None:
+                    await parts.asking.api.close()
                 await parts.store.close()
                 if parts.heartbeat is not None:
                     await parts.heartbeat.stopped()

@@ -45,6 +45,8 @@ def jobs_of(parts: Parts) -> list[Job]:
     ]
     if parts.heartbeat is not None:
         jobs.append(Job("heartbeat", parts.heartbeat.run))
+    if parts.asking is not None:
+        jobs.append(Job("control", parts.asking.run))
     if parts.outlet.influx is not None:
         jobs.append(Job("influx", parts.outlet.influx.run))
     return jobs

@@ -25,6 +25,8 @@ from tsmon.history.chosen import ChosenHistory
 from tsmon.history.influx import InfluxReader, ReadError
 from tsmon.history.intervals import INTERVALS, Intervals, load_intervals
 from tsmon.history.store import Store
+from tsmon.monitor.control.asking import Asking
+from tsmon.monitor.control.keeper import InventoryKeeper
 from tsmon.monitor.known import Known
 from tsmon.monitor.ledger import Ledger
 from tsmon.monitor.monitor import Monitor
@@ -40,6 +42,7 @@ from tsmon.notify.stored import load_channels
 from tsmon.server.admin import Admin
 from tsmon.server.metrics import Metrics
 from tsmon.source import Source, make_source
+from tsmon.source.control import ControlApi, make_control
 
 
 @dataclass(kw_only=True)
@@ -65,6 +68,9 @@ class Parts:
     reader: InfluxReader | None
     """What reads InfluxDB for `history`."""
     heartbeat: Heartbeat | None
+    known: Known
+    asking: Asking | None
+    """What asks the control server."""
     api: Api
     metrics: Metrics
     begun: float
@@ -77,6 +83,7 @@ async def build(
     *,
     clock: Clock | None = None,
     source: Source | None = None,
+    control: ControlApi | None = None,
     make_sender: MakeSender = service,
     witness: SampleSink | None = None,
     reread: Reread | None = None,
@@ -84,8 +91,8 @@ async def build(
 ) -> Parts:
     """All parts over the store in `state_dir`. Raises StoreError.
 
-    `reread` reads the configuration again. For tests: `source` takes the place of the configured one,
-    `make_sender` of the services that channels name; `witness` gets every sample.
+    `reread` reads the configuration again. For tests: `source` and `control` take the place of the
+    configured ones, `make_sender` of the services that channels name; `witness` gets every sample.
     """
     clock = clock or Clock()
     source = source or make_source(settings)
@@ -160,6 +167,8 @@ async def build(
         intervals=intervals,
         reader=choose_history(history, settings, clock, intervals),
         heartbeat=make_heartbeat(settings, clock, monitor, backlog),
+        known=known,
+        asking=make_asking(settings, clock, known, ledger, control),
         api=api,
         metrics=Metrics(lambda: scrape(parts)),
         begun=time.monotonic(),
@@ -193,6 +202,16 @@ def make_heartbeat(settings: Settings, clock: Clock, monitor: Monitor, backlog: 
 
     heartbeat = settings.heartbeat
     return Heartbeat(heartbeat, clock, unwell) if heartbeat.url is not None else None
+
+
+def make_asking(
+    settings: Settings, clock: Clock, known: Known, ledger: Ledger, api: ControlApi | None = None
+) -> Asking | None:
+    """What asks the control server of the settings, None when they name none; `api` takes its place."""
+    if not settings.control.kind:
+        return None
+    keeper = InventoryKeeper(settings.control, clock, known, ledger)
+    return Asking(settings.control, clock, api or make_control(settings.control, clock), keeper)
 
 
 def choose_history(

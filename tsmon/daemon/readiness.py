@@ -17,6 +17,7 @@ from tsmon.server.answers import (
     SourceReady,
     StorageReady,
 )
+from tsmon.server.control_answers import ControlReady
 
 if TYPE_CHECKING:
     from tsmon.daemon.parts import Parts
@@ -42,6 +43,7 @@ def readiness(parts: "Parts") -> ReadyAnswer:
         influxdb=msgspec.convert(influx.readiness(), InfluxReady) if influx is not None else None,
         channels=msgspec.convert(parts.notifier.readiness(), list[ChannelReady]),
         heartbeat=msgspec.convert(heartbeat.readiness(), HeartbeatReady) if heartbeat is not None else None,
+        control=_control(parts),
         warnings=[
             *([USERSPACE_WARNING] if open_to_tailnet(parts) else []),
             *_storage_warnings(parts),
@@ -74,6 +76,22 @@ def _source(parts: "Parts") -> SourceReady:
         noise=collector.noise or None,
         can_ping=source.can_ping,
         last_poll_s=round(collector.poll_seconds, 4),
+    )
+
+
+def _control(parts: "Parts") -> ControlReady | None:
+    asking, inventory = parts.asking, parts.monitor.view.inventory
+    if asking is None or inventory is None:
+        return None
+    return ControlReady(
+        kind=asking.api.kind,
+        url=asking.api.name,
+        requests=asking.api.requests,
+        last_success=rfc3339(inventory.as_of),
+        error=inventory.error or None,
+        credentials_error=asking.credentials_error or None,
+        unreadable_rows=inventory.unreadable,
+        unreadable=list(inventory.unreadable_named),
     )
 
 

@@ -6,7 +6,7 @@ from tsmon.config import NEED_RESTART, Settings
 from tsmon.daemon.jobs import jobs_of
 from tsmon.daemon.logging import configure
 from tsmon.daemon.outlet import Reread
-from tsmon.daemon.parts import Parts, choose_history, make_heartbeat
+from tsmon.daemon.parts import Parts, choose_history, make_asking, make_heartbeat
 from tsmon.daemon.systemd import reloading
 from tsmon.history.intervals import INTERVALS
 
@@ -55,6 +55,8 @@ class Reload:
         await self._change_channels(fresh)
         if fresh.heartbeat != old.heartbeat:
             await self._change_heartbeat(fresh)
+        if fresh.control != old.control:
+            await self._change_control(fresh)
 
     async def _change_intervals(self, fresh: Settings) -> None:
         """The jobs count by the new ones; samples so far stand for the old one."""
@@ -93,3 +95,13 @@ class Reload:
         parts.heartbeat = make_heartbeat(fresh, parts.clock, parts.monitor, parts.backlog)
         if parts.heartbeat is not None:
             parts.loops.start("heartbeat", parts.heartbeat.run)
+
+    async def _change_control(self, fresh: Settings) -> None:
+        """Another control server's word is nothing to compare the old one's with."""
+        parts = self._parts
+        await parts.loops.end("control")
+        if parts.asking is not None:
+            await parts.asking.api.close()
+        parts.asking = make_asking(fresh, parts.clock, parts.known, parts.ledger)
+        if parts.asking is not None:
+            parts.loops.start("control", parts.asking.run)

@@ -17,6 +17,7 @@ import structlog
 from tsmon.base.text import clean_text
 from tsmon.monitor.alerts import Alert, Silence
 from tsmon.monitor.state import Node, State
+from tsmon.source.control.devices import Device
 
 log = structlog.get_logger(__name__)
 
@@ -204,6 +205,10 @@ def _check_silence(row: Row) -> None:
     _same(row, msgspec.json.decode(row["body"], type=Silence), "id", "created", "ends")
 
 
+def _check_device(row: Row) -> None:
+    _same(row, msgspec.msgpack.decode(row["body"], type=Device), "id")
+
+
 def _check_event(row: Row) -> None:
     msgspec.json.decode(row["details"], type=dict[str, Any])
 
@@ -214,7 +219,12 @@ def _check_span(row: Row) -> None:
 
 
 _NUMBERS = ("last_grid", "blind_since", "last_events_id", "last_alerts_id", "influx_last_event")
-_JSON: Mapping[str, Any] = {"roles_fitted": dict[str, str], "tailnet": dict[str, Any]}
+_JSON: Mapping[str, Any] = {
+    "roles_fitted": dict[str, str],
+    "tailnet": dict[str, Any],
+    "control": dict[str, Any],
+    "control_redundant": list[str],
+}
 
 
 def _check_meta(row: Row) -> None:
@@ -229,6 +239,7 @@ _CHECKS: Mapping[str, Check] = {
     "nodes": _check_node,
     "alerts": _check_alert,
     "silences": _check_silence,
+    "control_devices": _check_device,
     "events": _check_event,
     "spans": _check_span,
     "meta": _check_meta,

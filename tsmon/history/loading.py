@@ -9,6 +9,7 @@ import structlog
 from tsmon.history.rows import SELECT_EVENTS, last_id, read_alerts, read_events
 from tsmon.monitor.batch import LastRun
 from tsmon.monitor.state import Event, Node
+from tsmon.source.control.devices import Device
 
 log = structlog.get_logger(__name__)
 
@@ -24,12 +25,23 @@ def load_all(db: sqlite3.Connection, flips_since: float) -> LastRun:
     return LastRun(
         nodes=[*nodes, *find_nodes(db, alerted)],
         alerts=alerts,
+        devices=_devices(db),
         meta=dict(db.execute("SELECT key, value FROM meta")),
         flips=_flips(db, flips_since),
         next_event_id=last_id(db, "events") + 1,
         next_alert_id=last_id(db, "alerts") + 1,
         last_observed=db.execute("SELECT max(end) FROM observed WHERE scope = ''").fetchone()[0],
     )
+
+
+def _devices(db: sqlite3.Connection) -> list[Device]:
+    found = []
+    for id_, body in db.execute("SELECT id, body FROM control_devices ORDER BY id"):
+        try:
+            found.append(msgspec.msgpack.decode(body, type=Device))
+        except msgspec.DecodeError:
+            log.warning("stored_device_unreadable", id=id_)
+    return found
 
 
 def _flips(db: sqlite3.Connection, since: float) -> list[Event]:

@@ -74,6 +74,11 @@ def apply_batch(db: sqlite3.Connection, batch: Batch) -> None:
             for row in batch.latency
         ],
     )
+    db.executemany(
+        "INSERT OR REPLACE INTO control_devices (id, body) VALUES (?, ?)",
+        [(device.id, msgspec.msgpack.encode(device)) for device in batch.devices],
+    )
+    db.executemany("DELETE FROM control_devices WHERE id = ?", [(id_,) for id_ in batch.dropped_devices])
     for key, value in batch.meta.items():
         if value is None:
             db.execute("DELETE FROM meta WHERE key = ?", (key,))

@@ -152,4 +152,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX notes_end ON notes (end);
     """,
+    """
+    CREATE TABLE control_devices (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )

@@ -75,6 +75,33 @@ KIND_WORDS: Mapping[str, KindWords] = {
     "monitor_blind": _of_tsmon("tsmon {still}cannot see the tailnet", "tsmon sees the tailnet again"),
     "monitor_isolated": _of_tsmon("no node {still}answers tsmon's pings", "nodes answer tsmon's pings again"),
     "storage_failing": _of_tsmon("tsmon {still}cannot store what it sees", "tsmon stores again what it sees"),
+    "control_api_failing": _of_tsmon(
+        "the control server's API {still}gives no answer", "the control server's API answers again"
+    ),
+    "device_pending": KindWords(
+        "{name} {still}waits for approval",
+        "{n} devices {still}wait for approval",
+        "{name} was approved",
+        "{n} devices were approved",
+    ),
+    "device_joined": KindWords(
+        "{name} joined the tailnet",
+        "{n} devices joined the tailnet",
+        "{name} is no new device any more",
+        "{n} devices are no new ones any more",
+    ),
+    "credential_expiring": KindWords(
+        "the credential {subject} expires within {within}",
+        "{n} credentials expire within {within}",
+        "the credential {subject} was renewed",
+        "{n} credentials were renewed",
+    ),
+    "redundancy_lost": KindWords(
+        "{subject} {still}has lost a router: {name}",
+        "{n} routes have {still}lost a router",
+        "{subject} has its routers again",
+        "{n} routes have their routers again",
+    ),
     "storage_failing influx": _of_tsmon("InfluxDB {still}takes no samples", "InfluxDB takes samples again"),
 }
 _REMOVED = KindWords("", "", "{name} was removed from the tailnet", "{n} nodes were removed from the tailnet")
@@ -98,8 +125,10 @@ _UNTOLD: Mapping[str, str] = {
     "flapping": "it goes on as flapping",
     "expired": "the key expired",
     "blind": "tsmon cannot see the tailnet at all",
-    "not_configured": "InfluxDB is not configured any more",
+    "not_configured": "what it is about is not configured any more",
     "path_unknown": "its path is not measured any more",
+    "known": "it is no new device any more",
+    "no_second_router": "the tailnet has no second router for it any more",
 }
 """Why an alert ended that nobody is notified of."""
 

@@ -21,6 +21,11 @@ ALERT_KINDS = (
     "monitor_isolated",
     "storage_failing",
     "path_degraded",
+    "control_api_failing",
+    "device_pending",
+    "device_joined",
+    "credential_expiring",
+    "redundancy_lost",
 )
 
 
@@ -35,7 +40,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hostname: str | None = None
     node_type: str | None = None
     subject: str = ""
-    """Of two conditions of one kind without a node, which: `embedded` or `influx` for storage_failing."""
+    """Of two conditions of one kind, which: `embedded` or `influx` for storage_failing, the credential's ID
+    for credential_expiring, the prefix for redundancy_lost."""
     since: float | None = None
     """When the condition began (the outage, not the alert); None when it began before tsmon knew the node."""
     pending_at: float
@@ -46,7 +52,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     cause: str | None = None
     """Why a resolved alert ended: recovered, removed, role_changed, renewed, expired, flapping, settled,
-    blind, acknowledged, path_unknown, not_configured."""
+    blind, acknowledged, path_unknown, not_configured, approved, known, no_second_router."""
     follows: int | None = None
     """Id of the flapping alert that settled into this outage."""
     acknowledged_by: str | None = None
@@ -56,7 +62,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steady: float = 0.0
     """Observed seconds since the last change of a flapping node; of sight after blindness."""
     step: float | None = None
-    """key_expiring: the last step that was notified, in seconds before the expiry."""
+    """key_expiring, credential_expiring: the last step that was notified, in seconds before the expiry."""
     key_expiry: float | None = None
     clock_lost: float = 0.0
     """Seconds that steps back of the clock took from the duration."""
@@ -68,7 +74,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_own(self) -> bool:
         """It is about tsmon itself, though it may name a node."""
-        return self.kind.startswith(("monitor_", "storage_"))
+        return self.kind.startswith(("monitor_", "storage_", "control_", "credential_"))
 
     def duration(self, now: float) -> float:
         """Seconds from `since` (else the first sight) to the end, or to `now` while it lasts."""
@@ -197,8 +203,8 @@ class AlertBook:
         if alert is None:
             return None
         alert = self.update(alert, acknowledged_by=author)
-        if alert.kind == "node_missing":
-            self.end(alert, now, "acknowledged")
+        if alert.kind in ("node_missing", "device_joined"):
+            self.end(alert, now, "acknowledged", untold=alert.kind == "device_joined")
         return alert
 
     def clock_back(self, now: Moment, lost: float) -> None:
@@ -232,7 +238,7 @@ def _family(kind: str) -> str:
 
 def _key(alert: Alert) -> tuple[str, str]:
     """What there can be only one open alert of. The monitor's own alerts may name a node, but are not its."""
-    return _family(alert.kind), alert.subject if alert.is_own else alert.node_id or ""
+    return _family(alert.kind), alert.subject if alert.is_own else alert.subject or alert.node_id or ""
 
 
 def _identity(node: Node) -> dict[str, str]:

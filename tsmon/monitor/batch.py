@@ -7,6 +7,7 @@ from typing import Literal
 
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Event, Node
+from tsmon.source.control.devices import Device
 
 Write = Callable[[sqlite3.Connection], None]
 
@@ -61,6 +62,10 @@ class Batch:
     alerts: list[Alert] = field(default_factory=list)
     dropped_alerts: list[int] = field(default_factory=list)
     latency: list[LatencyRow] = field(default_factory=list)
+    devices: list[Device] = field(default_factory=list)
+    """What the control server knows of machines, as far as it was noted."""
+    dropped_devices: list[str] = field(default_factory=list)
+    """Stable IDs of those that it knows no more."""
     meta: dict[str, str | None] = field(default_factory=dict)
     """Values to keep; None removes one."""
     also: list[Write] = field(default_factory=list)
@@ -75,6 +80,8 @@ class LastRun:
     """Removed ones too."""
     alerts: list[Alert] = field(default_factory=list)
     """The open ones."""
+    devices: list[Device] = field(default_factory=list)
+    """What was noted of the machines that the control server knows."""
     meta: Mapping[str, str] = field(default_factory=dict)
     flips: list[Event] = field(default_factory=list)
     """node_online and node_offline events since `flips_since`, each node's after its last settling."""

@@ -10,13 +10,16 @@ import structlog
 
 from tsmon.base.clock import Moment
 from tsmon.classify import Classifier
-from tsmon.config import Settings
+from tsmon.config import ControlSettings, Settings
 from tsmon.monitor.alerts import Alert, AlertBook
 from tsmon.monitor.batch import Batch, LastRun, SpanChange
+from tsmon.monitor.control.drift import Drift
+from tsmon.monitor.control.inventory import ephemeral_ids, read_stored, restored, source_of
 from tsmon.monitor.reach import Pings
 from tsmon.monitor.rules import Limits, Quieting, Rules, Step
 from tsmon.monitor.sight import Sight, Verdict
 from tsmon.monitor.state import Event, Node, View
+from tsmon.source.control.devices import Device
 from tsmon.source.status import Snapshot, Tailnet
 
 log = structlog.get_logger(__name__)
@@ -52,7 +55,23 @@ class Known:
             blind_since=float(blind_since) if blind_since else None,
         )
         self.pings = Pings(present.values())
-        self.rules = Rules(AlertBook(last.alerts, last.next_alert_id), last.flips, started, quiet)
+        self.rules = Rules(
+            AlertBook(last.alerts, last.next_alert_id),
+            last.flips,
+            started,
+            quiet,
+            redundant=_read_texts(meta.get("control_redundant")),
+        )
+        inventory = restored(settings.control, last.devices, read_stored(meta.get("control")))
+        self._control = settings.control
+        self.baseline: Mapping[str, Device] | None = (
+            inventory.devices if inventory is not None and inventory.as_of is not None else None
+        )
+        """What was noted of each machine that the control server knows; None: nothing yet."""
+        self.leftover = (
+            frozenset(device.id for device in last.devices) if self.baseline is None else frozenset()
+        )
+        """Stored machines of another control server."""
         self.roles_fitted: dict[str, str] = msgspec.json.decode(
             meta.get("roles_fitted") or "{}", type=dict[str, str]
         )
@@ -70,6 +89,8 @@ class Known:
             tun=None,
             excluded=0,
             missing_roles=self.missing_roles(present),
+            inventory=inventory,
+            ephemeral=ephemeral_ids((self.baseline or {}).values()),
         )
         if last.last_observed is not None and last.last_observed > started.wall:
             self.cut(started, last.last_observed - started.wall, self.carried)
@@ -85,6 +106,7 @@ class Known:
             nodes=[*self.view.nodes.values(), *self.view.removed.values()],
             spans=[SpanChange(node.id, now, node.state) for node in self.view.nodes.values()],
             alerts=list(self.alerts.values()),
+            devices=list((self.baseline or {}).values()),
             meta=dict(meta),
         )
 
@@ -95,6 +117,9 @@ class Known:
             "self_id": self.view.self_id,
             "tailnet": msgspec.json.encode(tailnet).decode() if tailnet is not None else "",
             "roles_fitted": msgspec.json.encode(self.roles_fitted, order="sorted").decode(),
+            "control_redundant": msgspec.json.encode(sorted(self.rules.redundant)).decode()
+            if self.view.inventory is not None
+            else "",
         }
 
     def apply(self, settings: Settings) -> list[Node]:
@@ -102,10 +127,20 @@ class Known:
         self.classifier = Classifier(settings)
         self.sight.apply(settings.reconnect_grace, settings.poll_interval, settings.source_timeout)
         self.limits = limits_of(settings)
+        self._change_control(settings.control)
         nodes = {id_: self.with_role(node) for id_, node in self.view.nodes.items()}
         changed = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
         self.renew(nodes=nodes, missing_roles=self.missing_roles(nodes))
         return changed
+
+    def _change_control(self, settings: ControlSettings) -> None:
+        """Another control server, a first one, or none any more."""
+        if source_of(settings) == source_of(self._control):
+            return
+        self._control = settings
+        self.leftover |= frozenset(self.baseline or ())
+        self.baseline = None
+        self.renew(inventory=restored(settings, (), None), ephemeral=frozenset())
 
     def view_at(self, mono: float) -> View:
         """What is known at `mono` (monotonic): once nothing was judged for too long, nothing (rule 1.12)."""
@@ -162,7 +197,13 @@ class Known:
             can_ping=self.can_ping,
             storage_error=storage_error,
             influx_error=influx_error,
+            control=view.inventory,
         )
+
+    def control_step(self, now: Moment, drifts: tuple[Drift, ...]) -> Step:
+        """What the rules about the control server's word look at; no answer of the source came."""
+        step = self.step(now, None, (), storage_error="", influx_error="")
+        return msgspec.structs.replace(step, drifts=drifts)
 
     def cut(self, now: Moment, lost: float, batch: Batch) -> None:
         """The wall clock was set back by `lost` seconds: nothing may lie beyond now."""
@@ -196,6 +237,9 @@ def limits_of(settings: Settings) -> Limits:
         flapping_settle=settings.flapping.settle,
         path_latency=settings.path_degraded.latency,
         path_relay=settings.path_degraded.relay,
+        credential_steps=settings.key_expiry_steps,
+        device_joined=settings.control.device_joined,
+        redundancy_after=settings.offline_after,
     )
 
 
@@ -203,6 +247,12 @@ def _read_tailnet(text: str | None) -> Tailnet | None:
     with contextlib.suppress(msgspec.DecodeError, TypeError):
         return msgspec.json.decode(text or "", type=Tailnet)
     return None
+
+
+def _read_texts(text: str | None) -> frozenset[str]:
+    with contextlib.suppress(msgspec.DecodeError, TypeError):
+        return frozenset(msgspec.json.decode(text or "", type=list[str]))
+    return frozenset()
 
 
 def _cut_node(node: Node, now: float) -> Node:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tsmon.classify import Role, Severity
+from tsmon.monitor.control.inventory import Inventory
 from tsmon.source.pings import Path
 from tsmon.source.status import NodeFacts, Tailnet
 
@@ -182,6 +183,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     missing_roles: dict[str, str] = {}
     """Keys of critical roles that no node fits now but one has -> node_type (until acknowledged)."""
+    inventory: Inventory | None = None
+    """What the control server knows; None: it is not asked."""
+    ephemeral: frozenset[str] = frozenset()
+    """Stable IDs of nodes that leave the tailnet when they go offline, says the control server."""
 
     def shown(self, node: Node) -> Shown:
         """The state of `node` as it is shown now."""

@@ -309,7 +309,7 @@ class Desk:
         return (
             alert is not None
             and alert.state == "firing"
-            and alert.kind != "key_expiring"  # it has its steps instead
+            and alert.kind not in ("key_expiring", "credential_expiring")  # they have their steps instead
             and alert.acknowledged_by is None
             and alert.id not in self._hushed
             and (news.sighted or alert.is_own)

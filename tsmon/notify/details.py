@@ -17,6 +17,11 @@ MOST_NAMES = 12
 RUNBOOK = "docs/alerting.md"
 """Has a section for each kind of alert: what it means, and what to do."""
 
+_CUT_OFF = {
+    "key_expiring": "then the node is cut off",
+    "credential_expiring": "then it opens nothing any more",
+}
+"""What happens at the end of what expires, by kind."""
 Shown = Collection[tuple[Entry, Alert]]
 
 
@@ -83,10 +88,12 @@ def lines_of(notice: Notice, shown: Shown, facts: Facts) -> Iterator[str]:
 def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
     begin, end = alert.since, alert.resolved_at
     length = length_words(alert.duration(facts.now))
-    if alert.kind == "key_expiring":
+    if alert.kind in _CUT_OFF:
         if alert.state != "resolved" and alert.key_expiry is not None:
             left = length_words(alert.key_expiry - facts.now)
-            yield f"in {left}, at {_clock(alert.key_expiry, facts)}: then the node is cut off"
+            yield f"in {left}, at {_clock(alert.key_expiry, facts)}: {_CUT_OFF[alert.kind]}"
+        if alert.kind == "credential_expiring":
+            yield alert.message
         return
     if end is not None:
         yield f"from {_clock(begin, facts)} to {_clock(end, facts)} ({length})"
@@ -110,10 +117,11 @@ def _crowd(shown: Shown, facts: Facts) -> Iterator[str]:
         begins = [alert.since for alert in alerts if alert.since is not None]
         lengths = [alert.duration(facts.now) for alert in alerts]
         expiries = [alert.key_expiry for alert in alerts if alert.key_expiry is not None]
-        if alerts[0].kind == "key_expiring":
+        if alerts[0].kind in _CUT_OFF:
             if alerts[0].state != "resolved" and expiries:
                 left = length_words(min(expiries) - facts.now)
-                yield f"the first in {left}, at {_clock(min(expiries), facts)}: then the node is cut off"
+                cut_off = _CUT_OFF[alerts[0].kind]
+                yield f"the first in {left}, at {_clock(min(expiries), facts)}: {cut_off}"
         elif alerts[0].state != "resolved":
             if begins:
                 yield f"since {_clock(min(begins), facts)} ({length_words(max(lengths))})"

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tsmon.server.control_answers import ControlFacts, ControlReady
+
 
 class ErrorBody(msgspec.Struct):
     code: str
@@ -127,6 +129,8 @@ class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten tho
     alert: str | None
     flapping: bool
     silenced_until: str | None
+    control: ControlFacts | None
+    """Null without a control server to ask, and for a node that it does not list."""
 
 
 class AlertAnswer(msgspec.Struct, kw_only=True):
@@ -350,6 +354,7 @@ class ReadyAnswer(msgspec.Struct, kw_only=True):
     influxdb: InfluxReady | None
     channels: list[ChannelReady]
     heartbeat: HeartbeatReady | None
+    control: ControlReady | None
     warnings: list[str]
     uptime_s: int
     version: str

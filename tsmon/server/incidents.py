@@ -23,6 +23,8 @@ _TOGETHER = {
     "node_missing": "removed from the tailnet",
     "node_flapping": "flapping",
     "path_degraded": "on a degraded path",
+    "device_pending": "waiting for approval",
+    "device_joined": "new in the tailnet",
 }
 
 

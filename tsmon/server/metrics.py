@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 
 from tsmon.monitor.alerts import ALERT_KINDS, Alert
+from tsmon.monitor.control.inventory import Inventory
 from tsmon.monitor.state import Node, View
 from tsmon.server.params import NoQuery
 from tsmon.server.render import NO_FIGURES, Figures
@@ -164,6 +165,8 @@ def _tailnet(scrape: Scrape) -> Iterator[Metric]:
     yield from _gauge(
         "critical_health_ratio", "Critical nodes online / critical nodes whose state is known.", ratio
     )
+    if view.inventory is not None:
+        yield from _control(view, view.inventory)
     counts = {(kind, severity): 0 for kind in ALERT_KINDS for severity in _SEVERITIES}
     for alert in scrape.alerts:
         if alert.state == "firing":
@@ -173,6 +176,23 @@ def _tailnet(scrape: Scrape) -> Iterator[Metric]:
         "Alerts that fire, by kind and severity.",
         ["kind", "severity"],
         (([kind, severity], float(count)) for (kind, severity), count in counts.items()),
+    )
+
+
+def _control(view: View, inventory: Inventory) -> Iterator[Metric]:
+    seen = sum(id_ in view.nodes for id_ in inventory.devices)
+    counts = {"true": seen, "false": len(inventory.devices) - seen}
+    yield _labelled(
+        "control_nodes",
+        "Machines that the control server knows, by whether this monitor sees them.",
+        ["seen"],
+        (([word], float(count)) for word, count in counts.items()),
+    )
+    yield from _gauge(
+        "control_failing", "1 while the control server's API gives no answer.", float(bool(inventory.error))
+    )
+    yield from _gauge(
+        "control_answer_timestamp_seconds", "When the control server's API last answered.", inventory.as_of
     )
 
 

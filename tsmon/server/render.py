@@ -26,6 +26,7 @@ from tsmon.server.answers import (
     SummaryAnswer,
     UptimeAnswer,
 )
+from tsmon.server.control_answers import control_facts
 from tsmon.server.incidents import SightReturned, headline
 
 DAY = 86400.0
@@ -107,6 +108,7 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
     up_24h, up_7d, up_30d, coverage = figures.get(node.id, NO_FIGURES)
     measured = view.measured(node)
     worst = alerts.worst(node.id)
+    device = view.inventory.devices.get(node.id) if view.inventory is not None else None
     return NodeAnswer(
         hostname=facts.hostname,
         ip=facts.ip,
@@ -142,6 +144,7 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         alert=str(worst.id) if worst is not None else None,
         flapping=alerts.is_flapping(node.id),
         silenced_until=rfc3339(alerts.silenced_until(node.id)),
+        control=control_facts(device) if device is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tsmon.base.clock import Moment
 from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges
+from tsmon.monitor.rules.control import Control
 from tsmon.monitor.rules.flapping import Flapping
 from tsmon.monitor.rules.keys import Keys
 from tsmon.monitor.rules.outages import Outages
@@ -31,8 +32,17 @@ class Quieting(Protocol):
 class Rules:
     """The rules over an `AlertBook`."""
 
-    def __init__(self, book: AlertBook, flips: Iterable[Event], now: Moment, quiet: Quieting) -> None:
-        """`flips` are the stored node_online and node_offline events of the last flapping window."""
+    def __init__(
+        self,
+        book: AlertBook,
+        flips: Iterable[Event],
+        now: Moment,
+        quiet: Quieting,
+        *,
+        redundant: frozenset[str] = frozenset(),
+    ) -> None:
+        """`flips` are the stored node_online and node_offline events of the last flapping window, `redundant`
+        the prefixes that had two routers when the last run ended."""
         self.book = book
         self._quiet = quiet
         self._outages = Outages(book)
@@ -40,6 +50,12 @@ class Rules:
         self._keys = Keys(book)
         self._paths = Paths(book)
         self._own = Own(book)
+        self._control = Control(book, redundant)
+
+    @property
+    def redundant(self) -> frozenset[str]:
+        """The prefixes that had two routers when they were last looked at."""
+        return self._control.redundant
 
     def step(self, step: Step) -> AlertChanges:
         """What one step of the monitor changes."""
@@ -53,8 +69,16 @@ class Rules:
             self._keys.look(step)
             self._paths.look(step)
             self._own.look_at_path(step)
+            self._control.look(step)
         self._hush(step.nodes, step.removed, step.now)
         return self.book.take(asks)
+
+    def look_at_control(self, step: Step) -> AlertChanges:
+        """What an answer of the control server changes."""
+        if step.trusted:
+            self._control.look(step)
+        self._hush(step.nodes, step.removed, step.now)
+        return self.book.take()
 
     def hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> AlertChanges:
         """Note on every firing alert until when it is silenced."""

@@ -6,6 +6,8 @@ import msgspec
 
 from tsmon.base.clock import Moment
 from tsmon.monitor.alerts import Alert, AlertSeverity
+from tsmon.monitor.control.drift import Drift
+from tsmon.monitor.control.inventory import Inventory
 from tsmon.monitor.state import Blind, Event, Node
 
 EPSILON = 1e-6
@@ -22,6 +24,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A slower path is degraded; None: no path is too slow."""
     path_relay: bool = False
     """A path through a relay is degraded."""
+    credential_steps: tuple[float, ...] = ()
+    """How long before its end a credential is worth a word."""
+    device_joined: bool = False
+    """A new device is worth an alert."""
+    redundancy_after: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +57,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Why the embedded store cannot be written, "" when it can."""
     influx_error: str | None = ""
     """Why InfluxDB lags longer than its limit, "" when it does not; None: it is not configured."""
+    control: Inventory | None = None
+    """What the control server knows; None: it is not asked."""
+    drifts: tuple[Drift, ...] = ()
+    """What it says that changed, in this step."""
 
 
 def alerts_for(node: Node) -> bool:
