@@ -267,6 +267,7 @@ def test_a_healthy_machine(sidecar: str, tmp_path: Path) -> None:
         "state": "ok",
         "listen": "ok",
         "influxdb": "skipped",
+        "control": "skipped",
         "running tsmon": "skipped",
     }
     assert found["view"]["says"] == "example.com: 6 nodes, 6 online, 0 left out"

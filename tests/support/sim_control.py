@@ -20,6 +20,7 @@ class SimControl:
 
     kind = "tailscale"
     name = "https://api.tailscale.com"
+    scopes: tuple[str, ...] | None = None
 
     def __init__(self, tailnet: SimTailnet, clock: Clock) -> None:
         self.requests = 0

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from tsmon.base.text import length_words
+from tsmon.cli.doctor.control_server import examine_control
 from tsmon.cli.doctor.finding import TIMEOUT, Finding
 from tsmon.cli.doctor.machine import examine_listen, examine_state
 from tsmon.cli.doctor.outbox import examine_outbox
@@ -39,10 +40,11 @@ async def examine(given: Given) -> list[Finding]:
         examine_influx(settings, now),
         examine_running(settings),
     )
+    control = await examine_control(settings, snapshot)
     access = examine_access(settings, snapshot)
     state = examine_state(settings, os.environ, now)
     outbox = examine_outbox(settings, now)
-    return [*found, *of_source, access, *state, listen, *influx, *outbox, *running]
+    return [*found, *of_source, *control, access, *state, listen, *influx, *outbox, *running]
 
 
 def examine_config(given: Given) -> tuple[Settings | None, list[Finding]]:
@@ -72,9 +74,8 @@ def examine_config(given: Given) -> tuple[Settings | None, list[Finding]]:
 
 
 def _holds_secrets(settings: Settings, written: set[str]) -> bool:
-    return bool(written & {"auth.token", "influx.token", "heartbeat.url"}) or (
-        "notify" in written and bool(settings.notify)
-    )
+    secrets = {"auth.token", "influx.token", "heartbeat.url", "control.token", "control.client_secret"}
+    return bool(written & secrets) or ("notify" in written and bool(settings.notify))
 
 
 def _is_web(url: str) -> bool:

@@ -27,6 +27,10 @@ class ControlApi(Protocol):
     def requests(self) -> int:
         """How many requests were sent so far."""
 
+    @property
+    def scopes(self) -> tuple[str, ...] | None:
+        """What the credential may do, where the server said it with an answer."""
+
     async def devices(self) -> Listing:
         """Every machine of the tailnet."""
 

@@ -73,6 +73,7 @@ class Headscale:
     """A headscale that gives its API to a key."""
 
     kind = "headscale"
+    scopes: tuple[str, ...] | None = None
 
     def __init__(self, settings: ControlSettings, clock: Clock) -> None:
         base = settings.url.rstrip("/").removesuffix("/api/v1")
