@@ -170,7 +170,7 @@ async def test_row_12_removed_while_firing(tmp_path: Path) -> None:
         assert world.messages() == [
             f"CRITICAL: {PROD} is offline",
             f"INFO: {PROD} was removed from the tailnet",
-            f"CRITICAL: {PROD} is removed from the tailnet",
+            f"CRITICAL: the role prod has no node: {PROD} was the last",
         ]
 
 

@@ -52,6 +52,8 @@ class SimNode:
     rx_bytes: int = 0
     tx_bytes: int = 0
     malformed: bool = False
+    renewals: int = 0
+    """How often its key was renewed."""
 
 
 class SimTailnet:
@@ -72,9 +74,8 @@ class SimTailnet:
         """How the source itself fails."""
         self.hide_peers = False
         """An empty peer map, as after a lost network map."""
-        self.other: tuple[str, str] | None = None
-        """Name and suffix of another tailnet whose profile is active."""
         self.nodes: dict[str, SimNode] = {}
+        self._other: tuple[str, str] | None = None
         self._frozen: dict[str, SimNode] | None = None
         self._rendered: dict[str, bytes] = {}
         self._listeners: list[Callable[[str], None]] = []
@@ -101,6 +102,22 @@ class SimTailnet:
         if notify:
             self._tell(node.id)
         return node
+
+    @property
+    def other(self) -> tuple[str, str] | None:
+        """Name and suffix of another tailnet whose profile is active; its machines have other keys."""
+        return self._other
+
+    @other.setter
+    def other(self, names: tuple[str, str] | None) -> None:
+        self._other = names
+        self._rendered.clear()
+
+    def rename(self, name: str, suffix: str) -> None:
+        """The tailnet itself is called otherwise; its machines keep their keys."""
+        self.name, self.suffix = name, suffix
+        self._rendered.clear()
+        self._tell("")
 
     def find(self, name: str) -> SimNode:
         return next(node for node in self.nodes.values() if node.name == name)
@@ -219,7 +236,7 @@ class SimTailnet:
             row: dict[str, Any] = self._row(node)
             if node.malformed:
                 row["TailscaleIPs"] = "not a list"
-            found = msgspec.json.encode(_node_key(node)) + b":" + msgspec.json.encode(row)
+            found = msgspec.json.encode(self._node_key(node)) + b":" + msgspec.json.encode(row)
             if self._frozen is None:
                 self._rendered[node.id] = found
         return found
@@ -230,7 +247,7 @@ class SimTailnet:
         row: dict[str, Any] = {
             "ID": node.id,
             "NodeID": node.number,
-            "PublicKey": _node_key(node),
+            "PublicKey": self._node_key(node),
             "HostName": node.os_hostname,
             "DNSName": dns_name,
             "OS": node.os,
@@ -266,6 +283,10 @@ class SimTailnet:
             "KeyExpiry": _go_time(node.key_expiry) if node.key_expiry is not None else None,
         }
         return row | {key: value for key, value in optional.items() if value}
+
+    def _node_key(self, node: SimNode) -> str:
+        seed = f"{node.id}{node.renewals or ''}{self._other[0] if self._other else ''}"
+        return "nodekey:" + hashlib.sha256(seed.encode()).hexdigest()
 
     def answers(self, ip: str) -> SimNode | None:
         """The machine at `ip` if a ping to it would be answered now."""
@@ -309,10 +330,6 @@ class SimTailnet:
             "UserProfile": {"LoginName": login, "DisplayName": login.partition("@")[0]},
             "CapMap": None,
         }
-
-
-def _node_key(node: SimNode) -> str:
-    return f"nodekey:{hashlib.sha256(node.id.encode()).hexdigest()}"
 
 
 def _go_time(wall: float | None) -> str:

@@ -220,7 +220,7 @@ def _check_span(row: Row) -> None:
 
 _NUMBERS = ("last_grid", "blind_since", "last_events_id", "last_alerts_id", "influx_last_event")
 _JSON: Mapping[str, Any] = {
-    "roles_fitted": dict[str, str],
+    "roles_missing": dict[str, Node],
     "tailnet": dict[str, Any],
     "control": dict[str, Any],
     "control_redundant": list[str],

@@ -43,10 +43,10 @@ KIND_WORDS: Mapping[str, KindWords] = {
         "{n} nodes are back",
     ),
     "node_missing": KindWords(
-        "{name} is {still}removed from the tailnet",
-        "{n} nodes are {still}removed from the tailnet",
-        "{name} is back in the tailnet",
-        "{n} nodes are back in the tailnet",
+        "the role {subject} {still}has no node: {name} was the last",
+        "{n} roles {still}have no node",
+        "{message}",
+        "{n} roles have a node again",
     ),
     "node_flapping": KindWords(
         "{name} is {still}flapping",
@@ -108,12 +108,6 @@ _REMOVED = KindWords("", "", "{name} was removed from the tailnet", "{n} nodes w
 _ACKNOWLEDGED = KindWords(
     "", "", "{name} is gone for good: acknowledged by {author}", "{n} nodes are gone for good: acknowledged"
 )
-_ROLE = KindWords(
-    "the role {subject} {still}has no node: {name} was the last",
-    "{n} roles {still}have no node",
-    "{message}",
-    "{n} roles have a node again",
-)
 _ROLE_NOT_NEEDED = KindWords(
     "",
     "",
@@ -121,6 +115,7 @@ _ROLE_NOT_NEEDED = KindWords(
     "{n} roles are not needed: acknowledged",
 )
 _UNTOLD: Mapping[str, str] = {
+    "left_out": "exclude leaves its node out",
     "role_changed": "its role asks for no such alert any more",
     "flapping": "it goes on as flapping",
     "expired": "the key expired",
@@ -147,10 +142,9 @@ def headline(alert: "Alert", nodes: Mapping[str, Node] | None = None, *, still: 
     """The state of one alert in a few words; `still`: it was said before."""
     words, name = _words(alert, nodes), alert.hostname or "tsmon"
     if alert.state == "resolved":
-        text = words.one_over.format(
+        return words.one_over.format(
             name=name, subject=alert.subject, author=alert.acknowledged_by, message=alert.message
         )
-        return text + _but_offline(alert, nodes)
     now = "still " if still else ""
     text = words.one.format(name=name, subject=alert.subject, still=now, within=_within([alert]))
     if alert.follows is not None:
@@ -194,22 +188,11 @@ def ended_words(alert: "Alert") -> str:
 
 
 def _words(alert: "Alert", nodes: Mapping[str, Node] | None) -> KindWords:
-    role = alert.kind == "node_missing" and bool(alert.subject)
     if alert.state == "resolved" and is_gone(alert, nodes):
         if alert.cause == "acknowledged":
-            return _ROLE_NOT_NEEDED if role else _ACKNOWLEDGED
+            return _ROLE_NOT_NEEDED if alert.kind == "node_missing" else _ACKNOWLEDGED
         return _REMOVED
-    if role:
-        return _ROLE
     return KIND_WORDS.get(f"{alert.kind} {alert.subject}") or KIND_WORDS[alert.kind]
-
-
-def _but_offline(alert: "Alert", nodes: Mapping[str, Node] | None) -> str:
-    """A node that is in the tailnet again need not be up."""
-    if alert.kind != "node_missing" or alert.cause != "recovered" or nodes is None:
-        return ""
-    down = any(node.hostname == alert.hostname and node.state == "offline" for node in nodes.values())
-    return ", but offline" if down else ""
 
 
 def _within(alerts: Iterable["Alert"]) -> str:

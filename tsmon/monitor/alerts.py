@@ -1,7 +1,7 @@
 """Alerts and their life: pending, firing, resolved. Pure; the rules that raise them are in rules.py."""
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ ALERT_KINDS = (
     "device_joined",
     "credential_expiring",
     "redundancy_lost",
+    "row_unreadable",
 )
 
 
@@ -40,8 +41,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hostname: str | None = None
     node_type: str | None = None
     subject: str = ""
-    """Of two conditions of one kind, which: `embedded` or `influx` for storage_failing, the credential's ID
-    for credential_expiring, the prefix for redundancy_lost."""
+    """Of several conditions of one kind, which: `embedded` or `influx` for storage_failing, the key of the
+    role for node_missing, the credential's ID for credential_expiring, the prefix for redundancy_lost."""
     since: float | None = None
     """When the condition began (the outage, not the alert); None when it began before tsmon knew the node."""
     pending_at: float
@@ -51,12 +52,15 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seen: float | None = None
     message: str = ""
     cause: str | None = None
-    """Why a resolved alert ended: recovered, removed, role_changed, renewed, expired, flapping, settled,
-    blind, acknowledged, path_unknown, not_configured, approved, known, no_second_router."""
+    """Why a resolved alert ended: recovered, removed, filled, role_changed, left_out, renewed, expired,
+    flapping, settled, blind, acknowledged, path_unknown, not_configured, approved, known,
+    no_second_router."""
     follows: int | None = None
     """Id of the flapping alert that settled into this outage."""
     acknowledged_by: str | None = None
     silenced_until: float | None = None
+    delay: float | None = None
+    """Seconds of `waited` after which it fires, where that is not the `offline_after` of its node's role."""
     waited: float = 0.0
     """Seconds that count for the delay, so far: observed ones, for monitor_blind blind ones."""
     steady: float = 0.0
@@ -81,6 +85,27 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         begin = self.since if self.since is not None else self.pending_at
         end = self.resolved_at if self.resolved_at is not None else now
         return max(0.0, end - begin + self.clock_lost)
+
+
+class Listing(Protocol):
+    """Where the nodes of alerts are found: a view, or a step."""
+
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def removed(self) -> Mapping[str, Node]: ...
+    @property
+    def missing_roles(self) -> Mapping[str, Node]: ...
+
+
+def node_of(alert: Alert, listing: Listing) -> Node | None:
+    """The node that `alert` is about; None when it is about tsmon itself, or the node is long gone. That of a
+    missing role is the last that fitted it, as it was then."""
+    if alert.is_own:
+        return None
+    id_ = alert.node_id or ""
+    last = listing.missing_roles.get(alert.subject) if alert.kind == "node_missing" else None
+    return last or listing.nodes.get(id_) or listing.removed.get(id_)
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +223,7 @@ class AlertBook:
         )
 
     def acknowledge(self, alert_id: int, author: str, now: Moment) -> Alert | None:
-        """Somebody takes care: reminders stop; a missing node's alert ends. None when it is not open."""
+        """Somebody takes care: reminders stop; that of a missing role ends. None when it is not open."""
         alert = self.open.get(alert_id)
         if alert is None:
             return None

@@ -29,6 +29,8 @@ class Changes:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     removed: dict[str, Node] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    """Known nodes that `exclude` leaves out from now on."""
     stored: list[Node] = field(default_factory=list)
     """Nodes that changed in more than counters, addresses and latency."""
     spans: list[tuple[str, float, State | None]] = field(default_factory=list)
@@ -49,6 +51,10 @@ class Look:
     taken_away: frozenset[str] = frozenset()
     """Removed for sure (a collapse that stayed), at `taken_away_at`."""
     taken_away_at: float = 0.0
+    hidden: frozenset[str] = frozenset()
+    """Known nodes that are taken to be rows that could not be decoded."""
+    left_out_before: frozenset[str] = frozenset()
+    """Stable IDs that `exclude` left out of the last document."""
     first: bool = False
     """First document on an empty store: there is no "before" to compare with."""
 
@@ -63,8 +69,9 @@ def compare(nodes: dict[str, Node], removed: dict[str, Node], look: Look) -> Cha
             changes.nodes[id_] = _arrive(facts, look, changes)
         else:
             changes.nodes[id_] = _again(node, facts, look, changes)
-    for id_ in nodes.keys() - seen.keys():
-        _lacking(nodes[id_], look, changes)
+    for id_, node in nodes.items():
+        if id_ not in seen:
+            _lacking(node, look, changes)
     return changes
 
 
@@ -72,6 +79,8 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
     """A node that was not known, or the return of a removed one."""
     now = look.now.wall
     before = changes.removed.pop(facts.id, None)
+    if before is not None and before.left_out:
+        return _let_in(before, facts, look, changes)
     role = look.role_of(facts)
     seen_online = before is not None and before.seen_online
     state, reason = _conclude(facts, look.pings.reach_of(facts.id), seen_online=seen_online)
@@ -88,11 +97,44 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
     changes.stored.append(node)
     changes.spans.append((node.id, now, state))
     if not look.first:
-        words = f"{node.hostname} is back in the tailnet" if before else f"{node.hostname} joined the tailnet"
         details = {"returned": True} if before else {}
+        words = _arrival(node, before, look)
         changes.events.append(node_event("node_added", "ok", node, now, words, **details))
     if state != "unknown" and (role.critical or not look.first):
         changes.events.append(_state_event(node, now, first=True))
+    return node
+
+
+def _arrival(node: Node, before: Node | None, look: Look) -> str:
+    """The words for it; `before` is the node as it was removed."""
+    if node.id in look.left_out_before:
+        return f"{node.hostname} is left out no longer (exclude)"
+    if before is None:
+        return f"{node.hostname} joined the tailnet"
+    name = f" (it was called {before.hostname})" if before.hostname != node.hostname else ""
+    state = "" if node.state == "online" else f", but is {node.state}"
+    return f"{node.hostname} is back in the tailnet{name}{state}"
+
+
+def _let_in(before: Node, facts: NodeFacts, look: Look, changes: Changes) -> Node:
+    """`exclude` leaves the node out no longer: it goes on as after any time unseen."""
+    known = before.state if before.state != "unknown" else before.last_state
+    node = msgspec.structs.replace(
+        before,
+        removed_at=None,
+        left_out=False,
+        state="unknown",
+        reason=None,
+        since=before.removed_at,
+        last_state=known,
+        last_state_at=before.removed_at,
+        last_since=before.since if before.state != "unknown" else before.last_since,
+    )
+    node = _again(node, facts, look, changes)
+    if node.state == "unknown":
+        changes.spans.append((node.id, look.now.wall, "unknown"))
+    if changes.stored[-1:] != [node]:
+        changes.stored.append(node)
     return node
 
 
@@ -106,7 +148,7 @@ def _again(node: Node, facts: NodeFacts, look: Look, changes: Changes) -> Node:
     if facts is node.facts and reach == node.reach and node.state != "unknown" and node.missing_since is None:
         return node
     now = look.now.wall
-    renewed = msgspec.structs.replace(node, facts=facts, reach=reach, missing_since=None)
+    renewed = msgspec.structs.replace(node, facts=facts, reach=reach, missing_since=None, unreadable=False)
     if facts is not node.facts:
         renewed = _described(node, renewed, look, changes)
     state, reason = _conclude(facts, reach, seen_online=node.seen_online)
@@ -194,7 +236,9 @@ def _lacking(node: Node, look: Look, changes: Changes) -> None:
     now = look.now.wall
     if node.id in look.taken_away:
         _remove(node, look.taken_away_at, changes)
-    elif look.snapshot.malformed:
+    elif node.id in look.snapshot.excluded_ids:
+        _leave_out(node, now, changes)
+    elif node.id in look.hidden:
         _hide(node, now, changes)
     elif node.missing_since is None:
         missing = msgspec.structs.replace(node, missing_since=now)
@@ -208,22 +252,32 @@ def _lacking(node: Node, look: Look, changes: Changes) -> None:
 
 def _hide(node: Node, now: float, changes: Changes) -> None:
     """It may be one of the rows that could not be decoded (rule 4.2)."""
-    if node.state == "unknown":
+    if node.unreadable and node.missing_since is None:
         changes.nodes[node.id] = node
         return
-    hidden = msgspec.structs.replace(
-        node,
-        state="unknown",
-        reason=None,
-        since=now,
-        last_state=node.state,
-        last_state_at=now,
-        last_since=node.since,
-        missing_since=None,
-    )
+    hidden = msgspec.structs.replace(node, unreadable=True, missing_since=None)
+    if node.state != "unknown":
+        hidden = msgspec.structs.replace(
+            hidden,
+            state="unknown",
+            reason=None,
+            since=now,
+            last_state=node.state,
+            last_state_at=now,
+            last_since=node.since,
+        )
+        changes.spans.append((node.id, now, "unknown"))
     changes.nodes[node.id] = hidden
     changes.stored.append(hidden)
-    changes.spans.append((node.id, now, "unknown"))
+
+
+def _leave_out(node: Node, now: float, changes: Changes) -> None:
+    """It is still in the tailnet, but `exclude` leaves it out: no event, its history waits (rule 4.6)."""
+    waits = msgspec.structs.replace(node, missing_since=None, removed_at=now, left_out=True)
+    changes.left_out.add(node.id)
+    changes.removed[node.id] = waits
+    changes.stored.append(waits)
+    changes.spans.append((node.id, now, None))
 
 
 def _remove(node: Node, at: float, changes: Changes) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tsmon.monitor.alerts import Alert, AlertSeverity
+from tsmon.monitor.alerts import Alert, AlertSeverity, node_of
 from tsmon.monitor.cause import common_cause
-from tsmon.monitor.state import Node, View
+from tsmon.monitor.state import View
 
 OUTAGES = ("node_offline", "node_detached", "node_missing", "node_flapping")
 WINDOW = 300.0
@@ -94,7 +94,7 @@ def _order(incident: Incident) -> tuple[bool, bool, bool, int]:
 
 
 def _incident(group: list[Alert], view: View) -> Incident:
-    nodes = {alert.id: node for alert in group if (node := _node_of(alert, view)) is not None}
+    nodes = {alert.id: node for alert in group if (node := node_of(alert, view)) is not None}
 
     def order(alert: Alert) -> tuple[bool, bool, str]:
         node = nodes.get(alert.id)
@@ -111,8 +111,3 @@ def _incident(group: list[Alert], view: View) -> Incident:
         any(node.role.critical for node in nodes.values()),
         roles.pop() if len(roles) == 1 and roles <= {"server", "device"} else "node",
     )
-
-
-def _node_of(alert: Alert, view: View) -> Node | None:
-    id_ = alert.node_id or ""
-    return None if alert.is_own else view.nodes.get(id_) or view.removed.get(id_)

@@ -13,8 +13,11 @@ from tsmon.classify import Classifier
 from tsmon.config import ControlSettings, Settings
 from tsmon.monitor.alerts import Alert, AlertBook
 from tsmon.monitor.batch import Batch, LastRun, SpanChange
+from tsmon.monitor.changes import Changes
 from tsmon.monitor.control.drift import Drift
 from tsmon.monitor.control.inventory import ephemeral_ids, read_stored, restored, source_of
+from tsmon.monitor.filling import missing_after, missing_of, with_role_keys
+from tsmon.monitor.hidden import Suspects
 from tsmon.monitor.reach import Pings
 from tsmon.monitor.rules import Limits, Quieting, Rules, Step
 from tsmon.monitor.sight import Sight, Verdict
@@ -36,6 +39,10 @@ class Known:
         self.can_ping = True
         self.empty = not last.nodes and last.last_observed is None
         """No node was ever seen: the first document's nodes are not new ones."""
+        self.suspects: Suspects = {}
+        """Undecodable rows of the last document, and whose they may be."""
+        self.left_out: frozenset[str] = frozenset()
+        """Stable IDs that `exclude` left out of the last document."""
         self.carried = Batch()
         """What the start changed; it is committed with the first answer."""
         self.classifier = Classifier(settings)
@@ -51,12 +58,15 @@ class Known:
             source_timeout=settings.source_timeout,
             tailnet=_read_tailnet(meta.get("tailnet")),
             peers=frozenset(id_ for id_ in present if id_ != self_id),
+            keys={id_: node.facts.key for id_, node in present.items()},
             last_trusted=last.last_observed,
             blind_since=float(blind_since) if blind_since else None,
         )
         self.pings = Pings(present.values())
+        removed = {node.id: node for node in last.nodes if node.removed_at is not None}
+        missing = missing_of(meta.get("roles_missing"), last.alerts, removed)
         self.rules = Rules(
-            AlertBook(last.alerts, last.next_alert_id),
+            AlertBook(with_role_keys(last.alerts, missing), last.next_alert_id),
             last.flips,
             started,
             quiet,
@@ -72,23 +82,19 @@ class Known:
             frozenset(device.id for device in last.devices) if self.baseline is None else frozenset()
         )
         """Stored machines of another control server."""
-        self.roles_fitted: dict[str, str] = msgspec.json.decode(
-            meta.get("roles_fitted") or "{}", type=dict[str, str]
-        )
-        """Role key -> node type of the critical roles that some node has fitted once."""
         self.view = View(
             version=1,
             now=started.wall,
             as_of=last.last_observed,
             nodes=present,
-            removed={node.id: node for node in last.nodes if node.removed_at is not None},
+            removed=removed,
             blind=self.sight.blind,
             self_id=self_id,
             self_stopped=False,
             tailnet=self.sight.tailnet,
             tun=None,
             excluded=0,
-            missing_roles=self.missing_roles(present),
+            missing_roles=self._still_missing(missing, present),
             inventory=inventory,
             ephemeral=ephemeral_ids((self.baseline or {}).values()),
         )
@@ -116,7 +122,7 @@ class Known:
         return {
             "self_id": self.view.self_id,
             "tailnet": msgspec.json.encode(tailnet).decode() if tailnet is not None else "",
-            "roles_fitted": msgspec.json.encode(self.roles_fitted, order="sorted").decode(),
+            "roles_missing": msgspec.json.encode(self.view.missing_roles, order="sorted").decode(),
             "control_redundant": msgspec.json.encode(sorted(self.rules.redundant)).decode()
             if self.view.inventory is not None
             else "",
@@ -130,7 +136,7 @@ class Known:
         self._change_control(settings.control)
         nodes = {id_: self.with_role(node) for id_, node in self.view.nodes.items()}
         changed = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
-        self.renew(nodes=nodes, missing_roles=self.missing_roles(nodes))
+        self.renew(nodes=nodes, missing_roles=self._still_missing(self.view.missing_roles, nodes))
         return changed
 
     def _change_control(self, settings: ControlSettings) -> None:
@@ -154,18 +160,16 @@ class Known:
         """The next view: the present one with these fields."""
         self.view = msgspec.structs.replace(self.view, version=self.view.version + 1, **fields)
 
-    def look_at(self, answer: Snapshot, nodes: Mapping[str, Node]) -> dict[str, Any]:
-        """The fields of the view that a trusted document gives; `nodes` are its nodes as compared."""
+    def look_at(self, answer: Snapshot, changes: Changes) -> dict[str, Any]:
+        """The fields of the view that a trusted document gives; `changes` is what it changed."""
         self.empty = False
+        self.left_out = answer.excluded_ids
         own = answer.nodes[answer.self_id]
-        for node in nodes.values():
-            if node.role.key:
-                self.roles_fitted[node.role.key] = node.role.node_type
         return {
             "self_id": answer.self_id,
             "self_names": (own.dns_name, *own.ips),
             "tailnet": answer.tailnet,
-            "missing_roles": self.missing_roles(nodes),
+            "missing_roles": missing_after(self.view.missing_roles, self.view.nodes, changes),
         }
 
     def step(
@@ -187,6 +191,7 @@ class Known:
             observed_from=verdict.observed_from if verdict is not None else None,
             nodes=view.nodes,
             removed=view.removed,
+            missing_roles=view.missing_roles,
             events=events,
             blind=view.blind,
             blind_for=self.sight.blind_for(now),
@@ -217,11 +222,17 @@ class Known:
         self.rules.book.clock_back(now, lost)
         log.warning("clock_set_back", seconds=round(lost))
 
-    def missing_roles(self, nodes: Mapping[str, Node]) -> dict[str, str]:
-        """Critical roles that one node has fitted and none does now."""
+    def acknowledged(self, role: str) -> None:
+        """An operator says that the role of this key is not needed: it counts as never filled until a node
+        fits it again."""
+        missing = {key: node for key, node in self.view.missing_roles.items() if key != role}
+        self.renew(missing_roles=missing)
+
+    def _still_missing(self, missing: Mapping[str, Node], nodes: Mapping[str, Node]) -> dict[str, Node]:
+        """The roles in `missing` that the present settings know and none of `nodes` fills."""
         filled = {node.role.key for node in nodes.values()}
-        keys = self.classifier.critical_keys
-        return {key: kind for key, kind in self.roles_fitted.items() if key in keys and key not in filled}
+        last = {key: self.with_role(node) for key, node in missing.items() if key not in filled}
+        return {key: node for key, node in last.items() if node.role.key == key and node.role.alert != "none"}
 
     def with_role(self, node: Node) -> Node:
         """`node` with its role under the present settings."""

@@ -14,6 +14,8 @@ from tsmon.classify import Severity
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange, Write
 from tsmon.monitor.changes import Changes, Look, compare, counts, stop_self
+from tsmon.monitor.hidden import hidden_by
+from tsmon.monitor.identity import renaming
 from tsmon.monitor.known import Known
 from tsmon.monitor.ledger import Ledger, own_event
 from tsmon.monitor.reach import PingFigures
@@ -105,6 +107,9 @@ class Monitor:
             events: list[Event] = []
             self._note_sight(verdict, now, batch, events)
             changes = await self._changes(answer, verdict, now)
+            renamed = renaming(self.view.tailnet, known.sight.tailnet)
+            if renamed:
+                events.append(self.event("tailnet_renamed", "ok", renamed))
             if verdict.trusted and not self._announced:
                 self._announced = True
                 events.insert(0, self._started_event(changes, now))
@@ -185,7 +190,7 @@ class Monitor:
         and look again which alerts are silenced."""
         async with self._ledger.lock:
             batch = Batch(latency=list(latency), meta=dict(meta or {}), also=list(also))
-            changes = self._known.rules.hush(self.view.nodes, self.view.removed, self._clock.now())
+            changes = self._known.rules.hush(self.view, self._clock.now())
             await self._ledger.commit(batch, list(events), changes)
 
     async def advance(self) -> None:
@@ -261,6 +266,8 @@ class Monitor:
                 self._known.pings.keep(())
             else:
                 self._known.pings.keep({id_ for id_, node in view.nodes.items() if node.role.ping})
+            hidden = hidden_by(answer, view.nodes, self._known.suspects)
+            self._known.suspects = hidden.suspects
             look = Look(
                 snapshot=answer,
                 now=now,
@@ -269,6 +276,8 @@ class Monitor:
                 unobserved_since=verdict.unobserved_since,
                 taken_away=verdict.taken_away,
                 taken_away_at=verdict.taken_away_at,
+                hidden=hidden.nodes,
+                left_out_before=self._known.left_out,
                 first=self._known.empty,
             )
             removed = await self._removed(answer, now)
@@ -324,7 +333,7 @@ class Monitor:
             }
         if isinstance(answer, Snapshot) and verdict.trusted:
             fields["as_of"] = now.wall
-            fields |= self._known.look_at(answer, changes.nodes)
+            fields |= self._known.look_at(answer, changes)
         self._known.renew(**fields)
 
     def _started_event(self, changes: Changes, now: Moment) -> Event:

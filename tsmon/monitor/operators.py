@@ -30,10 +30,7 @@ class Operators:
             if alert is None:
                 return None
             if alert.kind == "node_missing":
-                # Who acknowledges a removal says that the role is no longer needed.
-                node = known.view.removed.get(alert.node_id or "")
-                known.roles_fitted.pop(node.role.key if node else "", None)
-                known.renew(missing_roles=known.missing_roles(known.view.nodes))
+                known.acknowledged(alert.subject)
             words = f"{author} acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"
             words += f": {reason}" if reason else ""
             changes = known.rules.book.take()
@@ -64,7 +61,7 @@ class Operators:
         known = self._known
         async with self._ledger.lock:
             changed = known.apply(settings)
-            changes = known.rules.roles_changed(known.view.nodes, self._clock.now())
+            changes = known.rules.roles_changed(known.view, self._clock.now())
             event = self._event("the configuration was reloaded", action="reload")
             await self._ledger.commit(Batch(nodes=changed), [event, *changes.events], changes)
 

@@ -3,12 +3,14 @@
 Rules 1.1 to 1.11 of docs/rules.md.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from tsmon.base.clock import Moment, rfc3339
 from tsmon.base.text import clean_text
+from tsmon.monitor.identity import Identity
 from tsmon.monitor.state import Blind
 from tsmon.source.status import BACKEND_STATES, Snapshot, Tailnet
 
@@ -76,11 +78,12 @@ class Sight:
         source_timeout: float,
         tailnet: Tailnet | None = None,
         peers: frozenset[str] = frozenset(),
+        keys: Mapping[str, str] | None = None,
         last_trusted: float | None = None,
         blind_since: float | None = None,
     ) -> None:
-        """What the store knows: `tailnet`, `peers` (stable IDs), `last_trusted` and `blind_since` (of a blind
-        stretch that has its event and did not end), times in Unix seconds."""
+        """What the store knows: `tailnet`, `peers` (stable IDs), `keys` (by ID, Self's too), `last_trusted`
+        and `blind_since` (of a blind stretch that has its event and did not end), times in Unix seconds."""
         self._reconnect_grace = reconnect_grace
         self._poll_interval = poll_interval
         self._source_timeout = source_timeout
@@ -95,6 +98,7 @@ class Sight:
         self._has_event = blind_since is not None
         self._started = started
         self._peers = peers
+        self._identity = Identity(keys or {})
         self._last_wall = last_trusted  # of the last trusted document, also before this start
         self._last: Moment | None = None  # the same in this observed stretch, None after a break
         self._stretch: float | None = None  # wall time at which this observed stretch began
@@ -174,7 +178,7 @@ class Sight:
         self, snapshot: Snapshot, now: Moment, health_codes: frozenset[str]
     ) -> tuple[str, str]:
         reason, message = document_reason(snapshot, health_codes)
-        if not reason and self._is_other(snapshot.tailnet):
+        if not reason and self._is_other(snapshot.tailnet) and not self._identity.is_same(snapshot):
             # Rule 1.7, before the collapse: the peers of two tailnets cannot be compared.
             return "other_tailnet", self._other_message(snapshot.tailnet)
         if not reason and self._collapsed(snapshot, now):
@@ -224,6 +228,7 @@ class Sight:
         self._stretch = verdict.observed_from
         self._self_stretch = verdict.self_observed_from
         self._peers = frozenset(snapshot.nodes) - {snapshot.self_id}
+        self._identity.note(snapshot)
         self.tailnet = snapshot.tailnet
         return verdict
 
@@ -280,7 +285,7 @@ class Sight:
         )
 
     def _gone(self, snapshot: Snapshot) -> frozenset[str]:
-        return self._peers.difference(snapshot.nodes)
+        return self._peers.difference(snapshot.nodes, snapshot.excluded_ids)
 
     def _is_removal(self, snapshot: Snapshot) -> bool:
         """The last answer was a collapse and this one still lacks the same nodes."""

@@ -27,6 +27,7 @@ EVENT_TYPES = (
     "monitor_stopped",
     "operator",
     "channel_failed",
+    "tailnet_renamed",
 )
 
 
@@ -78,7 +79,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """While `state` is unknown: `since` of the state known before."""
     missing_since: float | None = None
     """First trusted document without the node; a second one, 10 s later, removes it (rule 4.1)."""
+    unreadable: bool = False
+    """Its row, or what may be its row, cannot be decoded: its state is unknown (rule 4.2)."""
     removed_at: float | None = None
+    left_out: bool = False
+    """Not removed, but left out by `exclude` since `removed_at` (rule 4.6)."""
     reach: Reach = Reach()
 
     @property
@@ -167,7 +172,6 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """By stable ID, without the removed ones."""
     removed: dict[str, Node]
     """Those removed within the last hour or named by an open alert; the store has all of them."""
-    """Removed nodes whose history is still kept, by stable ID."""
     blind: Blind | None
     self_id: str
     """The monitor's own node; the last known one while logged out."""
@@ -181,8 +185,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     malformed: int = 0
     malformed_named: tuple[str, ...] = ()
     duplicates: int = 0
-    missing_roles: dict[str, str] = {}
-    """Keys of critical roles that no node fits now but one has -> node_type (until acknowledged)."""
+    missing_roles: dict[str, Node] = {}
+    """Keys of critical roles that no node fits now but one has -> the last that did, as it was then (until
+    acknowledged)."""
     inventory: Inventory | None = None
     """What the control server knows; None: it is not asked."""
     ephemeral: frozenset[str] = frozenset()
@@ -230,9 +235,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             if state == "offline":
                 detached += node.detached
                 production_down |= node.role.node_type == "production" and not node.detached
-        for node_type in self.missing_roles.values():
+        for node in self.missing_roles.values():
             critical["unknown" if self.blind else "offline"] += 1
-            production_down |= self.blind is None and node_type == "production"
+            production_down |= self.blind is None and node.role.node_type == "production"
         known = critical["online"] + critical["offline"]
         status: Literal["healthy", "degraded", "critical", "unknown"]
         if self.blind is not None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from tsmon.base.clock import Moment
-from tsmon.monitor.alerts import Alert
+from tsmon.monitor.alerts import Alert, node_of
 from tsmon.monitor.incidents import OUTAGES, topic_of
 from tsmon.monitor.rules.step import until_due
 from tsmon.monitor.state import Node, View
@@ -68,8 +68,7 @@ class News:
 
     def node(self, alert: Alert) -> Node | None:
         """The node that `alert` is about; None when it is about tsmon itself or the node is long gone."""
-        id_ = alert.node_id or ""
-        return None if alert.is_own else self.view.nodes.get(id_) or self.view.removed.get(id_)
+        return node_of(alert, self.view)
 
     def is_quiet(self, alert: Alert) -> bool:
         return self.quiet(alert, self.node(alert), self.now.wall) is not None

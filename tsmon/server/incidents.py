@@ -20,7 +20,7 @@ NotifiedAt = Mapping[str, Mapping[int, float]]
 _TOGETHER = {
     "node_offline": "offline",
     "node_detached": "off the control plane, but answering pings",
-    "node_missing": "removed from the tailnet",
+    "node_missing": "the last of their roles",
     "node_flapping": "flapping",
     "path_degraded": "on a degraded path",
     "device_pending": "waiting for approval",

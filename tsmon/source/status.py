@@ -6,6 +6,7 @@ chosen by the owners of the machines.
 """
 
 import ipaddress
+import itertools
 import re
 import unicodedata
 from collections.abc import Collection
@@ -40,6 +41,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a status document says of one node; all texts cleaned, times in Unix seconds."""
 
     id: str
+    key: str = ""
+    """The public node key, under which the peer map lists it; "" in what older versions stored."""
     hostname: str
     """Unique in the tailnet: safe for every log line, tag and label (letters, digits, `.`, `_`, `-`)."""
     dns_name: str
@@ -102,16 +105,21 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeFacts]
     """By stable ID, Self included, rows that are left out by `exclude` not."""
     excluded: int
+    excluded_ids: frozenset[str] = frozenset()
+    """Stable IDs of the rows that `exclude` leaves out."""
     duplicates: int
     malformed: int
     malformed_named: tuple[str, ...]
     """Up to ten malformed peers: "nodekey: reason"."""
+    malformed_keys: tuple[str, ...] = ()
+    """The keys of all malformed peers in the peer map."""
     noise: str
     """Text that stood before or after the JSON (a warning of the CLI), "" when there was none."""
 
 
 class _Peer(msgspec.Struct, rename="pascal"):
     id: str = msgspec.field(default="", name="ID")
+    public_key: str = ""
     host_name: str = ""
     dns_name: str = msgspec.field(default="", name="DNSName")
     os: str = msgspec.field(default="", name="OS")
@@ -176,6 +184,7 @@ class Decoder:
         suffix = envelope.current_tailnet.magic_dns_suffix.strip(".") if envelope.current_tailnet else ""
         rows, malformed = self._read_rows(envelope.peer or {})
         kept: dict[str, _Peer] = {}
+        left_out: set[str] = set()
         excluded = duplicates = 0
         own = envelope.self
         for row in rows:
@@ -183,6 +192,7 @@ class Decoder:
                 continue
             if _kind(row) in self._exclude:
                 excluded += 1
+                left_out.add(row.id)
                 continue
             twin = kept.get(row.id)
             duplicates += twin is not None
@@ -206,34 +216,44 @@ class Decoder:
             self_ips=nodes[own.id].ips if own.id in nodes else (),
             nodes=nodes,
             excluded=excluded,
+            excluded_ids=frozenset(left_out - nodes.keys()),
             duplicates=duplicates,
             malformed=len(malformed),
-            malformed_named=tuple(malformed[:_MALFORMED_NAMED]),
+            malformed_named=tuple(itertools.islice(malformed.values(), _MALFORMED_NAMED)),
+            malformed_keys=tuple(malformed),
             noise=noise,
         )
 
-    def _read_rows(self, peers: dict[str, msgspec.Raw]) -> tuple[list[_Peer], list[str]]:
+    def _read_rows(self, peers: dict[str, msgspec.Raw]) -> tuple[list[_Peer], dict[str, str]]:
+        """The rows, and why the others cannot be read, by their key in the peer map."""
         rows: list[_Peer] = []
-        malformed: list[str] = []
+        malformed: dict[str, str] = {}
         remembered: dict[str, tuple[int, _Peer | str]] = {}
         for key, raw in peers.items():
             digest = hash(bytes(raw))
             known = self._rows.get(key)
             if known is None or known[0] != digest:
                 try:
-                    known = (digest, _decode_peer(raw))
+                    row = _decode_peer(raw)
+                    row.public_key = key
+                    known = (digest, row)
                 except NOT_JSON as error:
                     known = (digest, f"{clean_text(key, 24)}: {clean_text(str(error), 120)}")
             remembered[key] = known
             if isinstance(known[1], str):
-                malformed.append(known[1])
+                malformed[key] = known[1]
             else:
                 rows.append(known[1])
         self._rows = remembered
         return rows, malformed
 
     def _facts_of(
-        self, kept: dict[str, _Peer], own: _Peer, suffix: str, users: dict[str, str], malformed: list[str]
+        self,
+        kept: dict[str, _Peer],
+        own: _Peer,
+        suffix: str,
+        users: dict[str, str],
+        malformed: dict[str, str],
     ) -> dict[str, NodeFacts]:
         nodes: dict[str, NodeFacts] = {}
         names: dict[str, str] = {}
@@ -247,7 +267,7 @@ class Decoder:
                 try:
                     facts = _facts(row, user, suffix, is_self=row is own)
                 except ValueError as error:
-                    malformed.append(f"{clean_text(id_, 24)}: {clean_text(str(error), 120)}")
+                    malformed[row.public_key] = f"{clean_text(id_, 24)}: {clean_text(str(error), 120)}"
                     continue
                 self._facts[id_] = (row, user, suffix, facts)
             hostname = facts.hostname
@@ -312,6 +332,7 @@ def _facts(row: _Peer, user: str, suffix: str, *, is_self: bool) -> NodeFacts:
     hostname = (dns_name if shared else dns_name.split(".", 1)[0]) if dns_name else os_hostname
     return NodeFacts(
         id=row.id,
+        key=clean_text(row.public_key, 128),
         hostname=hostname or f"node-{clean_hostname(row.id)}",
         dns_name=dns_name,
         os_hostname=os_hostname,

@@ -15,6 +15,7 @@ export const TYPES = [
   "node_added",
   "node_removed",
   "node_changed",
+  "tailnet_renamed",
   "monitor_blind",
   "monitor_restored",
   "monitor_started",

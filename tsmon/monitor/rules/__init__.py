@@ -4,18 +4,20 @@ Node alerts are raised and ended on trusted documents only (rule 1.5); delays co
 restart or a blind stretch pauses them (rule 8.2).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from tsmon.base.clock import Moment
-from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges
+from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges, Listing, node_of
 from tsmon.monitor.rules.control import Control
 from tsmon.monitor.rules.flapping import Flapping
 from tsmon.monitor.rules.keys import Keys
+from tsmon.monitor.rules.missing import MissingRoles
 from tsmon.monitor.rules.outages import Outages
 from tsmon.monitor.rules.own import Own
 from tsmon.monitor.rules.paths import Paths
 from tsmon.monitor.rules.step import EPSILON, Limits, Step, until_due
+from tsmon.monitor.rules.unreadable import UnreadableRows
 from tsmon.monitor.state import Event, Node
 
 __all__ = ["Limits", "Quieting", "Rules", "Step"]
@@ -45,6 +47,8 @@ class Rules:
         the prefixes that had two routers when the last run ended."""
         self.book = book
         self._quiet = quiet
+        self._missing = MissingRoles(book)
+        self._unreadable = UnreadableRows(book)
         self._outages = Outages(book)
         self._flapping = Flapping(book, self._outages, flips, now)
         self._keys = Keys(book)
@@ -63,40 +67,50 @@ class Rules:
         self._own.look_at_sight(step)
         asks: list[str] = []
         if step.trusted:
-            self._outages.look_for_missing(step)
+            self._end_left_out(step)
+            self._missing.look(step)
+            self._unreadable.look(step)
             self._flapping.look(step)
             asks = self._outages.look(step)
             self._keys.look(step)
             self._paths.look(step)
             self._own.look_at_path(step)
             self._control.look(step)
-        self._hush(step.nodes, step.removed, step.now)
+        self._hush(step, step.now)
         return self.book.take(asks)
 
     def look_at_control(self, step: Step) -> AlertChanges:
         """What an answer of the control server changes."""
         if step.trusted:
             self._control.look(step)
-        self._hush(step.nodes, step.removed, step.now)
+        self._hush(step, step.now)
         return self.book.take()
 
-    def hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> AlertChanges:
+    def _end_left_out(self, step: Step) -> None:
+        """What `exclude` leaves out is nobody's business any more: no message (rule 4.6)."""
+        for alert in list(self.book.open.values()):
+            node = None if alert.is_own else step.removed.get(alert.node_id or "")
+            if node is not None and node.left_out:
+                self.book.end(alert, step.now, "left_out", untold=True)
+
+    def hush(self, listing: Listing, now: Moment) -> AlertChanges:
         """Note on every firing alert until when it is silenced."""
-        self._hush(nodes, removed, now)
+        self._hush(listing, now)
         return self.book.take()
 
-    def _hush(self, nodes: Mapping[str, Node], removed: Mapping[str, Node], now: Moment) -> None:
+    def _hush(self, listing: Listing, now: Moment) -> None:
         for alert in list(self.book.open.values()):
             if alert.state == "firing":
-                id_ = alert.node_id or ""
-                node = None if alert.is_own else nodes.get(id_) or removed.get(id_)
-                self.book.update(alert, silenced_until=self._quiet.until(alert, node, now.wall))
+                silenced = self._quiet.until(alert, node_of(alert, listing), now.wall)
+                self.book.update(alert, silenced_until=silenced)
 
-    def roles_changed(self, nodes: Mapping[str, Node], now: Moment) -> AlertChanges:
+    def roles_changed(self, listing: Listing, now: Moment) -> AlertChanges:
         """The configuration was reloaded: alerts that no role asks for end at once, without a message (rule
         8.10)."""
-        for alert in self.book.of_kind("node_offline", "node_detached", "node_flapping", "key_expiring"):
-            node = nodes.get(alert.node_id or "")
+        self._missing.roles_changed(listing.missing_roles, now)
+        kinds = ("node_offline", "node_detached", "node_flapping", "key_expiring", "row_unreadable")
+        for alert in self.book.of_kind(*kinds):
+            node = listing.nodes.get(alert.node_id or "")
             if node is not None and node.role.alert == "none" and not Keys.is_own_key(alert, node):
                 self.book.end(alert, now, "role_changed", untold=True)
         return self.book.take()
@@ -104,8 +118,9 @@ class Rules:
     def due_in(self, step: Step) -> float | None:
         """Seconds until the next alert would fall due if nothing changes, None when none is waiting."""
         waits = [step.limits.blind_after - a.waited for a in self._pending("monitor_blind") if step.blind]
-        for alert in self._pending("node_offline", "node_detached", "node_missing") if step.trusted else ():
-            node = step.nodes.get(alert.node_id or "") or step.removed.get(alert.node_id or "")
+        kinds = ("node_offline", "node_detached", "node_missing", "row_unreadable")
+        for alert in self._pending(*kinds) if step.trusted else ():
+            node = node_of(alert, step)
             if node is not None:
                 waits.append(until_due(alert, node))
         return min((wait for wait in waits if wait > EPSILON), default=None)

@@ -1,5 +1,4 @@
-"""Outages: node_offline and node_detached, and node_missing for a critical node that was removed (rules 8.3,
-8.4 and 8.5)."""
+"""Outages: node_offline and node_detached (rules 8.3 and 8.4)."""
 
 from tsmon.base.clock import rfc3339
 from tsmon.monitor.alerts import Alert, AlertBook
@@ -84,34 +83,6 @@ class Outages:
             self.book.end(alert, step.now, "recovered")
         elif not alerts_for(node):
             self.book.end(alert, step.now, "role_changed", untold=True)
-
-    # -- removed nodes ---------------------------------------------------------------------------------
-
-    def look_for_missing(self, step: Step) -> None:
-        for alert in self.book.of_kind("node_missing"):
-            if any(node.hostname == alert.hostname for node in step.nodes.values()):
-                self.book.end(alert, step.now, "recovered")
-            elif alert.state == "pending":
-                self._miss(self.book.update(alert, waited=alert.waited + step.elapsed), step)
-        for event in step.events:
-            node = step.removed.get(event.node_id or "") if event.event_type == "node_removed" else None
-            if node is not None and node.role.critical and node.role.alert != "none":
-                alert = self.book.raise_(
-                    "node_missing",
-                    severity_of(node),
-                    step.now,
-                    node=node,
-                    since=node.removed_at,
-                    last_seen=node.last_online,
-                    waited=observed_since(node.removed_at, step),
-                )
-                self._miss(alert, step)
-
-    def _miss(self, alert: Alert, step: Step) -> None:
-        node = step.removed.get(alert.node_id or "")
-        if node is not None and until_due(alert, node) <= EPSILON:
-            words = f"{alert.hostname} was removed from the tailnet and no node of that name is back"
-            self.book.fire(alert, step.now, words)
 
 
 def _detached_words(node: Node) -> str:

@@ -43,6 +43,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time at which the present observed stretch began."""
     nodes: Mapping[str, Node]
     removed: Mapping[str, Node]
+    missing_roles: Mapping[str, Node]
+    """Keys of critical roles that no node fits any more -> the last that did, as it was then."""
     events: Iterable[Event]
     """The node events of this step."""
     blind: Blind | None
@@ -80,5 +82,6 @@ def observed_since(since: float | None, step: Step) -> float:
 
 
 def until_due(alert: Alert, node: Node) -> float:
-    """Observed seconds until the outage of `node` falls due; 0 or less when it has."""
-    return node.role.offline_after - alert.waited
+    """Observed seconds until `alert`, which is about `node`, falls due; 0 or less when it has."""
+    delay = node.role.offline_after if alert.delay is None else alert.delay
+    return delay - alert.waited
