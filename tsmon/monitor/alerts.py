@@ -87,7 +87,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return max(0.0, end - begin + self.clock_lost)
 
 
-class Listing(Protocol):
+class Roster(Protocol):
     """Where the nodes of alerts are found: a view, or a step."""
 
     @property
@@ -98,14 +98,14 @@ class Listing(Protocol):
     def missing_roles(self) -> Mapping[str, Node]: ...
 
 
-def node_of(alert: Alert, listing: Listing) -> Node | None:
+def node_of(alert: Alert, roster: Roster) -> Node | None:
     """The node that `alert` is about; None when it is about tsmon itself, or the node is long gone. That of a
     missing role is the last that fitted it, as it was then."""
     if alert.is_own:
         return None
     id_ = alert.node_id or ""
-    last = listing.missing_roles.get(alert.subject) if alert.kind == "node_missing" else None
-    return last or listing.nodes.get(id_) or listing.removed.get(id_)
+    last = roster.missing_roles.get(alert.subject) if alert.kind == "node_missing" else None
+    return last or roster.nodes.get(id_) or roster.removed.get(id_)
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):

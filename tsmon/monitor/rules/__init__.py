@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from tsmon.base.clock import Moment
-from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges, Listing, node_of
+from tsmon.monitor.alerts import Alert, AlertBook, AlertChanges, Roster, node_of
 from tsmon.monitor.rules.control import Control
 from tsmon.monitor.rules.flapping import Flapping
 from tsmon.monitor.rules.keys import Keys
@@ -93,24 +93,24 @@ class Rules:
             if node is not None and node.left_out:
                 self.book.end(alert, step.now, "left_out", untold=True)
 
-    def hush(self, listing: Listing, now: Moment) -> AlertChanges:
+    def hush(self, roster: Roster, now: Moment) -> AlertChanges:
         """Note on every firing alert until when it is silenced."""
-        self._hush(listing, now)
+        self._hush(roster, now)
         return self.book.take()
 
-    def _hush(self, listing: Listing, now: Moment) -> None:
+    def _hush(self, roster: Roster, now: Moment) -> None:
         for alert in list(self.book.open.values()):
             if alert.state == "firing":
-                silenced = self._quiet.until(alert, node_of(alert, listing), now.wall)
+                silenced = self._quiet.until(alert, node_of(alert, roster), now.wall)
                 self.book.update(alert, silenced_until=silenced)
 
-    def roles_changed(self, listing: Listing, now: Moment) -> AlertChanges:
+    def roles_changed(self, roster: Roster, now: Moment) -> AlertChanges:
         """The configuration was reloaded: alerts that no role asks for end at once, without a message (rule
         8.10)."""
-        self._missing.roles_changed(listing.missing_roles, now)
+        self._missing.roles_changed(roster.missing_roles, now)
         kinds = ("node_offline", "node_detached", "node_flapping", "key_expiring", "row_unreadable")
         for alert in self.book.of_kind(*kinds):
-            node = listing.nodes.get(alert.node_id or "")
+            node = roster.nodes.get(alert.node_id or "")
             if node is not None and node.role.alert == "none" and not Keys.is_own_key(alert, node):
                 self.book.end(alert, now, "role_changed", untold=True)
         return self.book.take()
