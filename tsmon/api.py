@@ -39,7 +39,7 @@ from tsmon.server.one_node import OneNode
 from tsmon.server.openapi import document
 from tsmon.server.page_route import PageRoutes
 from tsmon.server.params import BadParameterError, NoQuery
-from tsmon.server.present import Present
+from tsmon.server.present import PresentAnswers
 from tsmon.server.probes import Probes
 from tsmon.server.render import NO_FIGURES, alert_answer, alert_order
 from tsmon.server.replies import ApiError, Bodies, Body, encode, errors, note_begun, reply
@@ -73,7 +73,7 @@ class Api:
         self._whois = WhoisLine(whois)
         self._log_line = WaitingLine()
         self.figures = FigureCache(history, clock)
-        self._present = Present(
+        self._present = PresentAnswers(
             settings,
             monitor,
             self.figures,

@@ -13,6 +13,7 @@ from tests.support.paths import DOCUMENTS, ROOT
 STRANGE = re.compile(r"\b(?:told|rooms?|fares|anew|for\s+ever)\b", re.IGNORECASE)
 """Rather: notified or reported; module or package; works; again; always, until cancelled."""
 MODULES = sorted((ROOT / "tsmon").rglob("*.py"))
+WEB = sorted(path for path in (ROOT / "tsmon" / "web").iterdir() if path.suffix in (".js", ".css", ".html"))
 
 SAME_FILE_NAMES = {
     "admin.py": "the admin socket: its server, and the command line's client of it",
@@ -55,6 +56,19 @@ def test_no_strange_word_in_comments() -> None:
     lines = [(path, line) for path in MODULES for line in path.read_text().splitlines() if "#" in line]
     comments = [(of_the_project(path), line.partition("#")[2]) for path, line in lines]
     assert [(path, text) for path, text in comments if STRANGE.search(text)] == []
+
+
+@pytest.mark.parametrize("path", WEB, ids=of_the_project)
+def test_no_strange_word_in_the_dashboard(path: Path) -> None:
+    assert STRANGE.findall(path.read_text()) == []
+
+
+def test_nothing_refers_to_a_text_that_the_reader_has_not() -> None:
+    """Code and tests name the numbers of docs/rules.md."""
+    hidden = re.compile(r"\bthe\s+(?:mission|design)(?!-)\b", re.IGNORECASE)
+    sources = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench").rglob("*.py"))]
+    found = [of_the_project(path) for path in [*sources, *WEB] if hidden.search(path.read_text())]
+    assert found == []
 
 
 def test_no_two_classes_share_a_name() -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from tsmon.monitor.state import Node, OfflineReason
+from tsmon.monitor.state import Node
 
-REASON_WORDS: Mapping[OfflineReason, str] = {
+REASON_WORDS: Mapping[str, str] = {
     "stopped": "Tailscale is stopped on it",
     "key_expired": "its node key expired",
     "control": "the control plane calls it offline",

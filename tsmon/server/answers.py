@@ -154,6 +154,8 @@ class AlertAnswer(msgspec.Struct, kw_only=True):
 
 
 class NodeDetail(NodeAnswer, kw_only=True, gc=True):
+    reason_words: str | None
+    """`reason`, for people."""
     os_hostname: str
     first_seen: str | None
     created: str | None
@@ -240,6 +242,8 @@ class OutageAnswer(msgspec.Struct):
     duration_s: int
     reason: str | None
     """Why the node was offline when it began; None when no event of the log says it."""
+    reason_words: str | None
+    """`reason`, for people."""
 
 
 class UptimeAnswer(msgspec.Struct, kw_only=True):

@@ -10,7 +10,7 @@ from tsmon.monitor.control.coverage import coverage
 from tsmon.monitor.state import View
 from tsmon.server.control_answers import CoverageAnswer, local_only_answer, unseen_answer
 from tsmon.server.params import Query, Takes
-from tsmon.server.present import Present
+from tsmon.server.present import PresentAnswers
 from tsmon.server.replies import Bodies, Body, encode, reply
 from tsmon.server.routing import Route, Routes
 
@@ -25,7 +25,7 @@ class CoverageQuery(Query, frozen=True):
 class CoverageRoutes:
     """Of the last snapshot and the control server's last good answer."""
 
-    def __init__(self, present: Present) -> None:
+    def __init__(self, present: PresentAnswers) -> None:
         self._present = present
         self._bodies = Bodies()
 

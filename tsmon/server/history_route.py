@@ -10,7 +10,7 @@ from tsmon.server.choose_nodes import choose_nodes
 from tsmon.server.figures import History
 from tsmon.server.one_node import OneNode
 from tsmon.server.params import BadParameterError
-from tsmon.server.present import Present
+from tsmon.server.present import PresentAnswers
 from tsmon.server.render import DAY, Figures, NodeAlerts
 from tsmon.server.replies import Bodies, Body, encode, reply
 from tsmon.server.route_params import HistoryQuery, LatencyQuery, UptimeQuery
@@ -20,7 +20,7 @@ from tsmon.server.routing import Route, Routes
 class HistoryRoutes:
     """Of one node, or of all."""
 
-    def __init__(self, clock: Clock, present: Present, history: History, one_node: OneNode) -> None:
+    def __init__(self, clock: Clock, present: PresentAnswers, history: History, one_node: OneNode) -> None:
         self._clock = clock
         self._present = present
         self._history = history

@@ -11,7 +11,7 @@ from tsmon.monitor.state import Node
 from tsmon.server.answers import EventAnswer, HistoryNode, LatencyAnswer, NodeDetail, UptimeAnswer
 from tsmon.server.figures import History
 from tsmon.server.find_node import find_node
-from tsmon.server.present import Present
+from tsmon.server.present import PresentAnswers
 from tsmon.server.render import (
     DAY,
     NodeAlerts,
@@ -61,7 +61,7 @@ class OneNode:
     def __init__(
         self,
         clock: Clock,
-        present: Present,
+        present: PresentAnswers,
         store: Store,
         history: History,
         *,

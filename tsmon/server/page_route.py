@@ -20,7 +20,7 @@ from tsmon.server.page import (
     TableQuery,
     glance_body,
 )
-from tsmon.server.present import Present
+from tsmon.server.present import PresentAnswers
 from tsmon.server.render import DAY
 from tsmon.server.replies import reply
 from tsmon.server.routing import Route, Routes
@@ -32,7 +32,7 @@ class PageRoutes:
     def __init__(
         self,
         clock: Clock,
-        present: Present,
+        present: PresentAnswers,
         history: History,
         embedded: EmbeddedHistory,
         *,

@@ -17,7 +17,7 @@ from tsmon.server.incidents import NotifiedAt, SightReturned, incident_answer, s
 from tsmon.server.render import summary_answer
 
 
-class Present:
+class PresentAnswers:
     """The monitor as the routes see it."""
 
     def __init__(

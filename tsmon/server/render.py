@@ -11,6 +11,7 @@ from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import LatencyRow
 from tsmon.monitor.incidents import Incident
 from tsmon.monitor.state import Event, Node, View
+from tsmon.monitor.wording import REASON_WORDS, how_known
 from tsmon.server.answers import (
     AlertAnswer,
     BlindAnswer,
@@ -158,6 +159,7 @@ def node_detail(
         answer = _gone(answer, node, node.removed_at)
     return NodeDetail(
         **msgspec.structs.asdict(answer),
+        reason_words=how_known(node) if answer.reason is not None else None,
         os_hostname=facts.os_hostname,
         first_seen=rfc3339(node.first_seen),
         created=rfc3339(facts.created),
@@ -296,15 +298,16 @@ def uptime_answer(
         unknown_s=round(uptime.unknown_s),
         history=kind,
         outage_list=[
-            OutageAnswer(
-                rfc3339(o.start),
-                rfc3339(o.end),
-                round((o.end if o.end is not None else now) - o.start),
-                reasons.get(round(o.start)),
-            )
-            for o in reversed(outages[-limit:])
+            _outage_answer(outage, now, reasons.get(round(outage.start)))
+            for outage in reversed(outages[-limit:])
         ],
     )
+
+
+def _outage_answer(outage: Outage, now: float, reason: str | None) -> OutageAnswer:
+    length = round((outage.end if outage.end is not None else now) - outage.start)
+    words = REASON_WORDS.get(reason or "")
+    return OutageAnswer(rfc3339(outage.start), rfc3339(outage.end), length, reason, words)
 
 
 def history_node(node: Node, bars: Bars) -> HistoryNode:

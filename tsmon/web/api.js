@@ -24,11 +24,11 @@ export async function read(path, query = {}) {
   return { answer, total: Number(response.headers.get("X-Total-Count") ?? answer.length ?? 0) };
 }
 
-// Follows the stream while the page is seen. `told(kind, data)` gets each message, `state(word)` is one of
+// Follows the stream while the page is seen. `hear(kind, data)` gets each message, `state(word)` is one of
 // connecting, live, polling, stale.
 export class Live {
-  constructor(told, state) {
-    this.told = told;
+  constructor(hear, state) {
+    this.hear = hear;
     this.state = state;
     this.source = null;
     this.heard = 0;
@@ -36,7 +36,7 @@ export class Live {
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return this.close();
       this.open();
-      this.told("refresh"); // what was missed, even where the stream brings nothing
+      this.hear("refresh"); // what was missed, even where the stream brings nothing
     });
     setInterval(() => this.watch(), 5000);
     this.open();
@@ -48,17 +48,17 @@ export class Live {
     this.heard = 0;
     this.state("connecting", "page connects");
     this.source = new EventSource(link("stream"));
-    this.source.addEventListener("open", () => this.told("refresh"));
+    this.source.addEventListener("open", () => this.hear("refresh"));
     for (const kind of ["snapshot", "event", "alert"]) {
       this.source.addEventListener(kind, (message) => {
         this.heard = Date.now();
         this.state("live", "page connected");
-        this.told(kind, JSON.parse(message.data));
+        this.hear(kind, JSON.parse(message.data));
       });
     }
     this.source.addEventListener("error", () => {
       this.state("stale", "page reconnects");
-      // A browser gives up after some answers (503): the watch opens it anew.
+      // A browser gives up after some answers (503): the watch opens it again.
       if (this.source?.readyState === EventSource.CLOSED) this.close();
     });
   }
@@ -82,7 +82,7 @@ export class Live {
     try {
       const { answer } = await read("summary");
       this.state("polling", "page asks every 15 s");
-      this.told("snapshot", { summary: answer });
+      this.hear("snapshot", { summary: answer });
     } catch (error) {
       this.state("stale", `no answer: ${error.message}`);
     }

@@ -2,7 +2,7 @@
 
 import * as address from "./address.js";
 import { read } from "./api.js";
-import { $, make, SMALL, say } from "./dom.js";
+import { $, SMALL, say } from "./dom.js";
 import {
   keepSparks,
   showAllIncidents,
@@ -11,7 +11,7 @@ import {
   showSummary,
   toggleRole,
 } from "./first.js";
-import { Log, TYPES } from "./log.js";
+import { Log } from "./log.js";
 import { Drawer } from "./node.js";
 import { Refresh } from "./refresh.js";
 import { Table } from "./table.js";
@@ -166,7 +166,7 @@ function copy(text) {
   );
 }
 
-// What is made anew with every look is listened to from above.
+// What is made again with every look is listened to from above.
 const CLICKS = {
   "[data-copy]": (found) => copy(found.dataset.copy),
   "[data-node]": (found) => drawer.open(found.dataset.node),
@@ -246,7 +246,6 @@ setInterval(() => {
   $("wall-clock").textContent = clock(new Date().toISOString());
 }, 1000);
 
-$("event_type").append(...TYPES.map((type) => make("option", {}, type)));
 startTheme();
 recall();
 shown.started = true;

@@ -23,7 +23,7 @@ export function bars(row, bounds, { height = 20, name = "" } = {}) {
   const parts = shares(row);
   const counts = {};
   for (const letter of row.states) counts[letter] = (counts[letter] ?? 0) + 1;
-  const told = Object.entries(counts).map(
+  const said = Object.entries(counts).map(
     ([letter, count]) => `${WORDS[letter]} ${Math.round((100 * count) / row.states.length)} %`,
   );
   const svg = draw("svg", {
@@ -31,7 +31,7 @@ export function bars(row, bounds, { height = 20, name = "" } = {}) {
     viewBox: `0 0 ${parts.length * 4} ${height}`,
     preserveAspectRatio: "none",
     role: "img",
-    "aria-label": `${name} ${told.join(", ")}`.trim(),
+    "aria-label": `${name} ${said.join(", ")}`.trim(),
   });
   parts.forEach((part, at) => {
     const column = (kind, y, tall) =>

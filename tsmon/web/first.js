@@ -112,8 +112,8 @@ function incidentRow(one) {
   const notes = [];
   if (one.count > 1) notes.push(nodeNames(one));
   if (one.cause) notes.push(one.cause);
-  for (const told of one.notified.slice(0, 3))
-    notes.push(make("span", {}, `notified: ${told.channel} `, at(told.at, clock(told.at))));
+  for (const message of one.notified.slice(0, 3))
+    notes.push(make("span", {}, `notified: ${message.channel} `, at(message.at, clock(message.at))));
   const part = (number) => (number < one.count ? `${number} of them ` : "");
   if (one.acknowledged) notes.push(`${part(one.acknowledged)}acknowledged by ${one.acknowledged_by}`);
   if (one.silenced_until)
@@ -313,9 +313,9 @@ function coverage(node) {
 function pulse(node) {
   const line = sparkline(glance.sparks[node.id] ?? []);
   if (!line && node.latency_ms === null) return null;
-  const told =
+  const latency =
     node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path?.replace("_", " ") ?? ""}`;
-  return make("div", { class: "pulse" }, line, make("span", { class: "quiet" }, told));
+  return make("div", { class: "pulse" }, line, make("span", { class: "quiet" }, latency));
 }
 
 const chip = (node) =>

@@ -1,28 +1,10 @@
 // The event log: newest first, 20 a page; what is new waits until it is asked for.
 
-import { fitsLog, logQuery } from "./address.js";
+import { fitsLog, logQuery, offer } from "./address.js";
 import { link, read } from "./api.js";
 import { $, make, pill, replace, SMALL } from "./dom.js";
 import { about } from "./first.js";
 import { at } from "./words.js";
-
-export const TYPES = [
-  "health_check",
-  "node_online",
-  "node_offline",
-  "alert",
-  "alert_resolved",
-  "node_added",
-  "node_removed",
-  "node_changed",
-  "tailnet_renamed",
-  "monitor_blind",
-  "monitor_restored",
-  "monitor_started",
-  "monitor_stopped",
-  "operator",
-  "channel_failed",
-];
 
 export class Log {
   constructor() {
@@ -69,6 +51,7 @@ export class Log {
     const known = this.newest;
     if (!first) this.newest = Math.max(Number(answer.logs[0]?.id ?? 0), ...this.waiting);
     if (this.page === 1 && !this.from) this.waiting.clear();
+    if (!this.loaded) offer("event_type", answer.filters.event_types);
     this.loaded = true;
     replace(
       $("log"),

@@ -8,12 +8,6 @@ import { age, at, bytes, clock, counted, length, local, percent, prose } from ".
 const MOST_OUTAGES = 10;
 const MOST_EVER = 10_000;
 const LONG_AGE = 60_000; // so old may be what is long in the making
-const REASONS = {
-  stopped: "Tailscale is stopped there",
-  key_expired: "its node key expired",
-  control: "the control plane calls it offline",
-  unreachable: "it answers no ping although the control plane calls it online",
-};
 
 export class Drawer {
   // `changed()`: another node, or none, is open, or another window; `asks()`: what is shown is to be asked.
@@ -132,7 +126,7 @@ export class Drawer {
       pill(node.state),
       " ",
       node.since ? age(node.since, "for ") : "since before tsmon knew it",
-      node.reason ? ` · ${REASONS[node.reason]}` : null,
+      node.reason_words ? ` · ${node.reason_words}` : null,
       node.state === "unknown" && node.last_state
         ? make("span", {}, ` · was ${node.last_state} `, age(node.last_state_at, "", " ago"))
         : null,
@@ -249,7 +243,7 @@ export class Drawer {
 
   showOutages(uptime, inside, whole) {
     const list = (uptime?.outage_list ?? []).filter((outage) => inside(outage.start, outage.end));
-    $("outages-told").textContent = uptime?.outages
+    $("outages-count").textContent = uptime?.outages
       ? `${counted(uptime.outages, "outage")}, the longest ${length(uptime.longest_outage_s)}`
       : "";
     replace(
@@ -267,7 +261,7 @@ export class Drawer {
                 outage.end ? at(outage.end, clock(outage.end)) : "now",
               ),
               make("span", {}, `${length(outage.duration_s)}${outage.end ? "" : " so far"}`),
-              make("span", { class: "quiet" }, REASONS[outage.reason] ?? ""),
+              make("span", { class: "quiet" }, outage.reason_words ?? ""),
             ),
           )
         : [

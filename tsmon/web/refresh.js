@@ -1,4 +1,4 @@
-// Asking tsmon anew, one refresh at a time, and what the page says of its own connection.
+// Asking tsmon again, one refresh at a time, and what the page says of its own connection.
 
 import { Live } from "./api.js";
 import { $ } from "./dom.js";

@@ -59,7 +59,7 @@ export class Table {
     await this.refresh();
   }
 
-  // The same rows anew: those in view at once, the others when they come into view.
+  // The same rows again: those in view at once, the others when they come into view.
   async refresh() {
     const numbers = this.inView();
     this.box.setAttribute("aria-busy", "true");
@@ -98,8 +98,8 @@ export class Table {
   }
 
   // One question for all pages that are wanted; null when a later one was asked meanwhile.
-  async load(number, count, anew) {
-    const turn = anew ? ++this.turn : this.turn;
+  async load(number, count, again) {
+    const turn = again ? ++this.turn : this.turn;
     const now = Date.now();
     const wanted = [...Array(count).keys()].flatMap((step) => this.pages.get(number + step) ?? [null]);
     const stale = wanted.some((node) => now - (this.bars.get(node?.id)?.at ?? 0) > BARS_AGE);
