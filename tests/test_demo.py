@@ -15,8 +15,16 @@ from tests.support.process import Process
 from tests.support.virtual import VirtualClock, virtual
 from tests.support.world import World
 from tsmon.base.clock import Clock
-from tsmon.config import Settings
-from tsmon.demo.show import HISTORY_DAYS, demo_settings, demo_tailnet, open_demo, seed_history, story
+from tsmon.config import ControlSettings, Secret, Settings
+from tsmon.demo.show import (
+    HISTORY_DAYS,
+    DemoUrls,
+    demo_settings,
+    demo_tailnet,
+    open_demo,
+    seed_history,
+    story,
+)
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.store import Store
@@ -54,6 +62,8 @@ async def test_the_demo_runs_with_history_and_can_never_be_mistaken(tmp_path: Pa
             uptime = await get("uptime/git?hours=2160")
             assert uptime["outages"] >= 1
             assert uptime["coverage"] > 90
+            coverage = await get("coverage")
+            assert (coverage["known"] - coverage["seen"], coverage["error"]) == (4, None)
             logs = await get("logs?event_type=node_offline")
             assert logs["pagination"]["total_entries"] > 5
     finally:
@@ -63,9 +73,13 @@ async def test_the_demo_runs_with_history_and_can_never_be_mistaken(tmp_path: Pa
 
 
 def test_nothing_real_is_touched() -> None:
-    real = Settings(influx=Settings().influx, public_url="https://x.example")
-    chosen = demo_settings(real, "http://127.0.0.1:1")
+    control = ControlSettings(kind="headscale", url="https://hs.example", token=Secret("real"))
+    real = Settings(influx=Settings().influx, public_url="https://x.example", control=control)
+    chosen = demo_settings(real, DemoUrls("http://127.0.0.1:1"))
     assert (chosen.influx.url, chosen.notify, chosen.heartbeat.url) == ("", (), None)
+    assert chosen.control == ControlSettings()
+    asked = demo_settings(real, DemoUrls("http://127.0.0.1:1", "http://127.0.0.1:2")).control
+    assert (asked.url, asked.token) == ("http://127.0.0.1:2", Secret("demo"))
 
 
 async def test_the_invented_history_is_whole(tmp_path: Path) -> None:
@@ -88,7 +102,7 @@ async def test_the_invented_history_is_whole(tmp_path: Path) -> None:
 async def test_the_story_runs_through_every_feature_in_five_minutes(tmp_path: Path) -> None:
     world = World(tmp_path, "unused")
     world.tailnet = demo_tailnet(world.clock)
-    world.settings = demo_settings(world.settings, "http://127.0.0.1:1")
+    world.settings = demo_settings(world.settings, DemoUrls("http://127.0.0.1:1"))
     await seed_history(tmp_path, world.tailnet, world.settings, world.clock.wall())
     await world.start()
     telling = asyncio.create_task(story(world.tailnet, world.clock))
@@ -119,10 +133,10 @@ async def test_the_story_runs_through_every_feature_in_five_minutes(tmp_path: Pa
 
 
 async def test_a_filled_up_demo(tmp_path: Path) -> None:
-    async with open_demo(Clock(), tmp_path, 50) as url, aiohttp.ClientSession() as client:
-        async with client.get(url + "/status") as response:
+    async with open_demo(Clock(), tmp_path, 50) as urls, aiohttp.ClientSession() as client:
+        async with client.get(urls.sidecar + "/status") as response:
             assert len(json.loads(await response.read())["Peer"]) == 49
-        async with client.get(url + "/healthz") as response:
+        async with client.get(urls.sidecar + "/healthz") as response:
             assert (await response.json()) == {"ok": True}
 
 

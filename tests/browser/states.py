@@ -9,11 +9,13 @@ import msgspec
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.chromium import HOSTILE, PROD
+from tests.support.control_api import API_KEY, ScriptedControl, headscale_node
 from tests.support.demo import demo, scripted
 from tests.support.site import Site, site
 from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
 from tsmon.daemon.reload import Reload
+from tsmon.demo.servers import serving
 from tsmon.monitor.alerts import Silence
 
 NAMES = ("git", "dev", PROD, "alices-laptop")
@@ -218,6 +220,30 @@ async def node_page(page: Page) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def unseen(page: Page) -> AsyncIterator[None]:
+    """Machines that only the control server knows, with names as they may be; its last answer is an error."""
+    script = ScriptedControl()
+    async with serving(script.app()) as url:
+        toml = f'[control]\nkind = "headscale"\nurl = "{url}"\ntoken = "{API_KEY}"\ninterval = "1s"\n'
+        async with _site(*NAMES, toml=toml) as found:
+            nodes = found.tailnet.nodes.values()
+            script.nodes = [headscale_node(n.name, n.number, id=n.id, ipAddresses=n.ips) for n in nodes]
+            script.nodes[0] |= {"availableRoutes": ["10.9.0.0/16"]}
+            for number, name in enumerate(("vault", HOSTILE, "x" * 63, "\u202egnirts")):
+                script.nodes.append(headscale_node(name, 900 + number, online=False, lastSeen=None))
+            monitor = found.daemon.monitor
+            await found.until(
+                lambda: monitor.view.inventory and len(monitor.view.inventory.devices) > len(NAMES)
+            )
+            script.tokens.clear()
+            await found.until(lambda: monitor.view.inventory and monitor.view.inventory.error)
+            await _open(page, found)
+            await page.locator("#unseen-part summary").click()
+            await expect(page.locator("#unseen li")).to_have_count(4)
+            yield
+
+
 STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "blind": blind,
     "stale": stale,
@@ -231,5 +257,6 @@ STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "crowd": crowd,
     "hostile": hostile,
     "node": node_page,
+    "unseen": unseen,
 }
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1400)]

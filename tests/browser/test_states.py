@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import BrowserContext, Route, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules, overflow
-from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, stale
+from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, stale, unseen
 from tests.support.site import Site
 
 pytestmark = SEEN
@@ -101,3 +101,24 @@ async def test_who_takes_care_is_calmer_than_what_nobody_saw(anew: BrowserContex
         await expect(page.locator("#headline")).to_contain_text("3 of 3 critical nodes are down since")
         await expect(page.locator("#alerts li")).to_have_count(1)
         await expect(page.locator("#alerts")).to_contain_text("1 of them acknowledged by alice")
+
+
+async def test_what_the_control_server_knows(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with unseen(page):
+        part = page.locator("#unseen-part")
+        await expect(page.locator("#unseen-count")).to_contain_text("seeing 5 of 9")
+        await expect(part).to_contain_text("the tailnet's policy hides it from this monitor")
+        await expect(part).to_contain_text("img-src-x-onerror-alert-1")
+        await expect(page.locator("#unseen-error")).to_contain_text("answered 401")
+        await page.locator("#rows .c-host a", has_text=re.compile("^git$")).click()
+        await expect(page.locator("#facts")).to_contain_text("routes pending10.9.0.0/16")
+        await expect(page.locator("#facts")).to_contain_text("control serverconnected to it")
+
+
+async def test_without_a_control_server_nothing_is_said_of_it(here: Site, anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    await page.goto(here.daemon.url + "/vpn?node=git")
+    await expect(page.locator("#facts div").first).to_be_visible()
+    await expect(page.locator("#facts")).not_to_contain_text("control server")
+    await expect(page.locator("#unseen-part")).to_be_hidden()

@@ -17,6 +17,7 @@ WEB = sorted(path for path in (ROOT / "tsmon" / "web").iterdir() if path.suffix 
 
 SAME_FILE_NAMES = {
     "admin.py": "the admin socket: its server, and the command line's client of it",
+    "control_server.py": "the demo's control server, and what `tsmon doctor` says of the real one",
     "client.py": "a client of the source, and one of tsmon's own API",
     "importing.py": "`tsmon import`: the command, the daemon's part, and the samples of InfluxDB",
     "incidents.py": "alerts joined by cause, and their answer",

@@ -11,8 +11,9 @@ from pathlib import Path
 from tsmon.base.clock import Clock
 from tsmon.config import Settings
 from tsmon.daemon.daemon import Daemon
+from tsmon.demo.control_server import FakeControl
 from tsmon.demo.servers import FakeSidecar, serving
-from tsmon.demo.show import demo_settings, demo_tailnet, seed_history
+from tsmon.demo.show import DemoUrls, demo_settings, demo_tailnet, seed_history
 from tsmon.demo.tailnet import SimTailnet
 
 HOUR = 3600.0
@@ -53,8 +54,11 @@ async def scripted(*, hard_day: bool = False) -> AsyncIterator[tuple[str, SimTai
         await seed_history(Path(directory), tailnet, Settings(), clock.wall())
         if hard_day:
             make_hard_day(Path(directory), clock.wall())
-        async with serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as source:
-            settings = demo_settings(Settings(listen="127.0.0.1:0"), source)
+        async with (
+            serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as source,
+            serving(FakeControl(tailnet).application()) as control,
+        ):
+            settings = demo_settings(Settings(listen="127.0.0.1:0"), DemoUrls(source, control))
             daemon = Daemon(settings, Path(directory), clock=clock, demo=True)
             await daemon.start()
             try:

@@ -47,8 +47,8 @@ async def _run_demo(settings: Settings, nodes: int) -> None:
 
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="tsmon-demo-") as directory:
-        async with open_demo(clock, Path(directory), nodes) as sidecar_url:
-            await _run(Daemon(demo_settings(settings, sidecar_url), Path(directory), clock=clock, demo=True))
+        async with open_demo(clock, Path(directory), nodes) as urls:
+            await _run(Daemon(demo_settings(settings, urls), Path(directory), clock=clock, demo=True))
 
 
 def _main(make: Callable[[], Coroutine[Any, Any, None]]) -> int:

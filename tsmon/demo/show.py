@@ -5,13 +5,22 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from tsmon.base.clock import Clock, grid_floor
 from tsmon.classify import Classifier
-from tsmon.config import AuthSettings, FlappingSettings, HeartbeatSettings, InfluxSettings, Secret, Settings
+from tsmon.config import (
+    AuthSettings,
+    ControlSettings,
+    FlappingSettings,
+    HeartbeatSettings,
+    InfluxSettings,
+    Secret,
+    Settings,
+)
+from tsmon.demo.control_server import TOKEN, FakeControl
 from tsmon.demo.servers import FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.store import Store
@@ -25,11 +34,20 @@ _FLAWS = {"chocolate-factory": 3, "git": 2, "chocolate-factory-dev": 9, "backup"
 """How many outages the invented history of some machines has."""
 
 
-def demo_settings(settings: Settings, sidecar_url: str) -> Settings:
+class DemoUrls(NamedTuple):
+    """Where the demo's own servers answer."""
+
+    sidecar: str
+    control: str = ""
+    """The control server's API; "": there is none."""
+
+
+def demo_settings(settings: Settings, urls: DemoUrls) -> Settings:
     """Short delays, nothing real touched: no InfluxDB, no channel, no heartbeat; listens as configured."""
+    control = ControlSettings(kind="tailscale", url=urls.control, token=Secret(TOKEN), interval=10.0)
     return msgspec.structs.replace(
         settings,
-        source=Secret(sidecar_url),
+        source=Secret(urls.sidecar),
         poll_interval=2.0,
         ping_interval=10.0,
         collect_interval=10.0,
@@ -43,6 +61,7 @@ def demo_settings(settings: Settings, sidecar_url: str) -> Settings:
         influx=InfluxSettings(),
         notify=(),
         heartbeat=HeartbeatSettings(),
+        control=control if urls.control else ControlSettings(),
         auth=AuthSettings(mode="none") if settings.auth.mode in ("", "none") else settings.auth,
     )
 
@@ -223,13 +242,16 @@ def _latency(node: Node, now: float, usual: float, chance: random.Random) -> lis
 
 
 @asynccontextmanager
-async def open_demo(clock: Clock, state_dir: Path, nodes: int = 0) -> AsyncIterator[str]:
-    """The simulated tailnet with its history behind a real sidecar; yields the sidecar's URL."""
+async def open_demo(clock: Clock, state_dir: Path, nodes: int = 0) -> AsyncIterator[DemoUrls]:
+    """The simulated tailnet with its history behind a real sidecar and a control server's API."""
     tailnet = demo_tailnet(clock, nodes)
     await seed_history(state_dir, tailnet, Settings(), clock.wall())
-    async with serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as url:
+    async with (
+        serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as sidecar,
+        serving(FakeControl(tailnet).application()) as control,
+    ):
         telling = asyncio.create_task(story(tailnet, clock))
         try:
-            yield url
+            yield DemoUrls(sidecar, control)
         finally:
             telling.cancel()

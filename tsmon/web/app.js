@@ -2,6 +2,7 @@
 
 import * as address from "./address.js";
 import { read } from "./api.js";
+import { Unseen } from "./control.js";
 import { $, SMALL, say } from "./dom.js";
 import {
   keepSparks,
@@ -22,6 +23,7 @@ const SPARK_AGE = 300_000;
 const shown = { glance: null, title: "? tsmon", sparksAt: 0, revealed: false, started: false };
 
 const log = new Log();
+const unseen = new Unseen();
 const drawer = new Drawer(
   () => {
     remember(true);
@@ -51,7 +53,7 @@ async function work() {
     return answer.summary.as_of;
   }
   log.look(Number(answer.newest_event));
-  await Promise.all([table.refresh(), log.loaded ? null : log.refresh()]);
+  await Promise.all([table.refresh(), log.loaded ? null : log.refresh(), unseen.refresh()]);
   reveal();
   return answer.summary.as_of;
 }

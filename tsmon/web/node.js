@@ -1,6 +1,7 @@
 // One node: a drawer with an address of its own (?node=…).
 
 import { bars, calendar, latencyChart, legend } from "./charts.js";
+import { controlRows } from "./control.js";
 import { $, copyable, make, pill, replace } from "./dom.js";
 import { entry } from "./log.js";
 import { age, at, bytes, clock, counted, length, local, percent, prose } from "./words.js";
@@ -180,6 +181,7 @@ export class Drawer {
       ...row("follows", node.successor_of?.hostname ?? node.successor_of ?? ""),
       ...row("pinged every", node.pinged_every ? length(node.pinged_every) : ""),
       ...row("silenced until", node.silenced_until ? at(node.silenced_until) : ""),
+      ...controlRows(node.control).flatMap(([name, value]) => row(name, ...[value ?? ""].flat())),
     );
   }
 
