@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from tsmon.config import RoleSettings, Settings
+from tsmon.config.service_checks import ServiceCheck, read_checks
 from tsmon.source.status import OS_LABELS, NodeFacts
 
 NodeType = Literal["production", "development", "git", "other"]
@@ -28,6 +29,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     ping: bool
     key_expiry_steps: tuple[float, ...]
     """Seconds before the key's expiry at which an alert is sent, in falling order."""
+    checks: tuple[ServiceCheck, ...] = ()
 
 
 class Classifier:
@@ -101,6 +103,7 @@ def _role_of(rule: RoleSettings, settings: Settings) -> Role:
         offline_after=settings.offline_after if rule.offline_after is None else rule.offline_after,
         ping=rule.critical if rule.ping is None else rule.ping,
         key_expiry_steps=steps,
+        checks=read_checks(rule.checks, "checks"),
     )
 
 

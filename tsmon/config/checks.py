@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tsmon.config.model import AuthSettings, ControlSettings, InfluxSettings, MaintenanceSettings, Settings
+from tsmon.config.service_checks import read_checks
 from tsmon.config.values import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -171,6 +172,7 @@ def _check_roles(settings: Settings) -> None:
         if rule.key and not _NAME.fullmatch(rule.key):
             raise ConfigError(f"roles[{n}].key: takes letters, digits, '.', '_' and '-'")
         _check_tags(rule.tags, f"roles[{n}].tags")
+        read_checks(rule.checks, f"roles[{n}].checks")
 
 
 def _check_channels(settings: Settings) -> None:

@@ -33,6 +33,8 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True):
     ping: bool | None = None
     key_expiry_steps: Annotated[tuple[float, ...] | None, Kind("durations")] = None
     target: Share = None
+    checks: tuple[str, ...] = ()
+    """Ports of each node that are asked over the tailnet: `tcp:22`, `http:8080/healthz`, `https:443/`."""
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +156,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     project_name: str = "chocolate-factory"
     default_roles: bool = True
     roles: tuple[RoleSettings, ...] = ()
+    services: bool = False
+    """Tailscale Services that this machine sees are checked as well."""
+    service_interval: Interval = 60.0
+    diagnose: bool = True
+    """While control is lost, ask whether the control server and the internet answer."""
     exclude: tuple[Literal["sharee", "funnel", "mullvad"], ...] = ("sharee", "funnel", "mullvad")
     retention: Days = 400 * 86400.0
     latency_retention: Days = 90 * 86400.0

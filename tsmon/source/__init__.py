@@ -4,10 +4,12 @@ Both answer one small protocol (`Source`), so nothing behind it knows which one 
 a fresh connection, has a time and a size limit, follows no redirect and sends no Origin.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tsmon.config import Settings
+from tsmon.source.check_answer import Asker
+from tsmon.source.extras import LockedOut, TailscaleService
 from tsmon.source.pings import Ping
 
 
@@ -42,6 +44,19 @@ class Source(Protocol):
 
     async def ping(self, ip: str) -> Ping:
         """One disco ping, bounded in time; failures are outcomes."""
+
+    def asker(self, own_ips: Sequence[str]) -> Asker:
+        """What asks ports of nodes; `own_ips` are the monitor's own addresses in the tailnet. Raises
+        CannotAskError where none can be asked."""
+
+    async def services(self) -> tuple[TailscaleService, ...] | None:
+        """The Tailscale Services that this machine may see; None where only the status document says."""
+
+    async def locked_out(self) -> tuple[LockedOut, ...] | None:
+        """Machines that wait for a signature; None: the tailnet has no lock, or nobody can be asked."""
+
+    async def control_url(self) -> str | None:
+        """The control server that tailscaled is set to; None where nobody can be asked."""
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` when the source says that something changed; returns at once where it cannot."""

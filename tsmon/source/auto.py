@@ -1,13 +1,15 @@
 """The source that is found by itself."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
 from tsmon.config import Settings
+from tsmon.source.check_answer import Asker, CannotAskError
 from tsmon.source.errors import SourceError
+from tsmon.source.extras import LockedOut, TailscaleService
 from tsmon.source.localapi import LocalApi
 from tsmon.source.pings import Ping
 from tsmon.source.sidecar import Sidecar
@@ -86,6 +88,20 @@ class Auto:
 
     async def ping(self, ip: str) -> Ping:
         return await self._found.ping(ip) if self._found else Ping("unmeasured", error="no source found yet")
+
+    def asker(self, own_ips: Sequence[str]) -> Asker:
+        if self._found is None:
+            raise CannotAskError("no source found yet")
+        return self._found.asker(own_ips)
+
+    async def services(self) -> tuple[TailscaleService, ...] | None:
+        return await self._found.services() if self._found else None
+
+    async def locked_out(self) -> tuple[LockedOut, ...] | None:
+        return await self._found.locked_out() if self._found else None
+
+    async def control_url(self) -> str | None:
+        return await self._found.control_url() if self._found else None
 
     async def watch(self, changed: Callable[[], None]) -> None:
         await self._was_found.wait()

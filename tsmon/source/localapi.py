@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +11,9 @@ import structlog
 
 from tsmon.config import Settings
 from tsmon.source.client import Client
+from tsmon.source.dial import Dial, dial_direct, dial_through, is_ours
 from tsmon.source.errors import NOT_JSON, SourceError
+from tsmon.source.extras import LockedOut, TailscaleService, read_lock, read_services
 from tsmon.source.over_http import HttpSource
 from tsmon.source.pings import Ping, error_text, read_ping, read_whois
 
@@ -25,6 +27,10 @@ _SMALL_LINE = 1_000_000
 """Bytes of a bus line up to which it is decoded; a longer one is a hint all the same."""
 
 
+class _Prefs(msgspec.Struct):
+    control_url: str = msgspec.field(default="", name="ControlURL")
+
+
 class LocalApi(HttpSource):
     """tailscaled's own API on its unix socket: read calls, pings and the notification bus."""
 
@@ -36,6 +42,7 @@ class LocalApi(HttpSource):
         base = "http://local-tailscaled.sock/localapi/v0"
         client = Client(f"unix://{path}", base, path, max_bytes=settings.source_max_bytes)
         super().__init__(client, settings)
+        self._path = path
 
     async def whois(self, address: str) -> dict[str, Any] | None:
         code, body, _ = await self._client.read(
@@ -58,6 +65,25 @@ class LocalApi(HttpSource):
         self._pings.answered(code, asyncio.get_running_loop().time())
         result = read_ping(body) if code == 200 else None
         return result or Ping("unmeasured", error=f"{self.name}: answered {code}: {error_text(body)}")
+
+    def _dial(self, own_ips: Sequence[str]) -> Dial:
+        return dial_direct if is_ours(own_ips) else dial_through(self._path)
+
+    async def services(self) -> tuple[TailscaleService, ...] | None:
+        """Daemons before 1.98 have no such answer."""
+        code, body, _ = await self._client.read("GET", "/services", self._timeout)
+        return read_services(body) if code == 200 else None
+
+    async def locked_out(self) -> tuple[LockedOut, ...] | None:
+        code, body, _ = await self._client.read("GET", "/tka/status", self._timeout)
+        return read_lock(body) if code == 200 else None
+
+    async def control_url(self) -> str | None:
+        code, body, _ = await self._client.read("GET", "/prefs", self._timeout)
+        try:
+            return (msgspec.json.decode(body, type=_Prefs).control_url or None) if code == 200 else None
+        except NOT_JSON:
+            return None
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Follow the bus until cancelled. It reconnects with growing waits, rarely when refused.

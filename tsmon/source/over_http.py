@@ -1,11 +1,17 @@
 """What the sidecar and the LocalAPI have in common."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from tsmon.config import Settings
+from tsmon.source.check_answer import Asker, CannotAskError
 from tsmon.source.client import Client
+from tsmon.source.dial import Dial, dial_direct, is_ours
 from tsmon.source.errors import SourceError, SourceReason
+from tsmon.source.extras import LockedOut, TailscaleService
 from tsmon.source.pings import PingRoute, error_text
+from tsmon.source.port_check import ask
 
 
 class HttpSource:
@@ -37,6 +43,28 @@ class HttpSource:
             self._pings.forget()
             raise
         return body
+
+    def asker(self, own_ips: Sequence[str]) -> Asker:
+        return partial(ask, self._dial(own_ips))
+
+    def _dial(self, own_ips: Sequence[str]) -> Dial:
+        """How connections to nodes are made. Raises CannotAskError."""
+        if is_ours(own_ips):
+            return dial_direct
+        raise CannotAskError(
+            "this machine has no way into the tailnet (tailscaled runs in userspace mode, or elsewhere), and"
+            " the sidecar dials for nobody: let the source be tailscaled's own socket, or run tailscaled with"
+            " a TUN here"
+        )
+
+    async def services(self) -> tuple[TailscaleService, ...] | None:
+        return None
+
+    async def locked_out(self) -> tuple[LockedOut, ...] | None:
+        return None
+
+    async def control_url(self) -> str | None:
+        return None
 
     def _refuse(self, code: int, body: bytes) -> None:
         """Raise the SourceError that a status code other than 200 means."""

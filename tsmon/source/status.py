@@ -10,12 +10,14 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
 from tsmon.base.clock import parse_go_time
 from tsmon.base.text import clean_text
 from tsmon.source.errors import NOT_JSON
+from tsmon.source.extras import TailscaleService, services_of
 
 OS_LABELS = {"linux": "Linux", "macOS": "Darwin", "windows": "Windows", "": "unknown"}
 """The spelling of the InfluxDB tag `os` for what Tailscale says; any other name stays as it is."""
@@ -113,6 +115,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Up to ten malformed peers: "nodekey: reason"."""
     malformed_keys: tuple[str, ...] = ()
     """The keys of all malformed peers in the peer map."""
+    services: tuple[TailscaleService, ...] = ()
+    """The Tailscale Services that this machine may see."""
     noise: str
     """Text that stood before or after the JSON (a warning of the CLI), "" when there was none."""
 
@@ -145,6 +149,10 @@ class _Peer(msgspec.Struct, rename="pascal"):
     key_expiry: str | None = None
 
 
+class _Self(_Peer, rename="pascal"):
+    cap_map: dict[str, Any] | None = None
+
+
 class _CurrentTailnet(msgspec.Struct, rename="pascal"):
     name: str = ""
     magic_dns_suffix: str = msgspec.field(default="", name="MagicDNSSuffix")
@@ -156,7 +164,7 @@ class _User(msgspec.Struct, rename="pascal"):
 
 class _Envelope(msgspec.Struct, rename="pascal"):
     backend_state: str
-    self: _Peer
+    self: _Self
     version: str = ""
     tun: bool = msgspec.field(default=True, name="TUN")
     current_tailnet: _CurrentTailnet | None = None
@@ -221,6 +229,7 @@ class Decoder:
             malformed=len(malformed),
             malformed_named=tuple(itertools.islice(malformed.values(), _MALFORMED_NAMED)),
             malformed_keys=tuple(malformed),
+            services=services_of(own.cap_map),
             noise=noise,
         )
 
