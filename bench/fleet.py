@@ -25,7 +25,8 @@ from tests.support.sidecar_proxy import free_port
 from tsmon.base.clock import Clock
 from tsmon.config import load
 from tsmon.daemon.daemon import Daemon
-from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.demo.source import SimSource
+from tsmon.demo.tailnet import SimTailnet
 
 RULES = ROOT / "packaging" / "prometheus" / "tsmon.rules.yml"
 

@@ -19,7 +19,8 @@ from tsmon.base.clock import Clock
 from tsmon.config import load
 from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import serving
-from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.demo.source import SimSource
+from tsmon.demo.tailnet import SimTailnet
 
 SIZES = (10, 1000, 10_000)
 CONNECTIONS = 4

@@ -30,7 +30,8 @@ from tsmon.config import load
 from tsmon.daemon import process
 from tsmon.daemon.daemon import Daemon
 from tsmon.demo.servers import serving
-from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.demo.source import SimSource
+from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.store import Store
 from tsmon.monitor.ledger import Published
 

@@ -13,7 +13,8 @@ from bench.watch import LoopWatch
 from tsmon.base.clock import Clock
 from tsmon.config import load
 from tsmon.daemon.daemon import Daemon
-from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.demo.source import SimSource
+from tsmon.demo.tailnet import SimTailnet
 
 SIZES = (1_000, 10_000)
 CLIENTS = 500

@@ -28,6 +28,7 @@ from tsmon.demo.show import (
 from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.store import Store
+from tsmon.source.localapi import LocalApi
 from tsmon.source.status import Decoder
 
 
@@ -133,11 +134,12 @@ async def test_the_story_runs_through_every_feature_in_five_minutes(tmp_path: Pa
 
 
 async def test_a_filled_up_demo(tmp_path: Path) -> None:
-    async with open_demo(Clock(), tmp_path, 50) as urls, aiohttp.ClientSession() as client:
-        async with client.get(urls.sidecar + "/status") as response:
-            assert len(json.loads(await response.read())["Peer"]) == 49
-        async with client.get(urls.sidecar + "/healthz") as response:
-            assert (await response.json()) == {"ok": True}
+    async with open_demo(Clock(), tmp_path, 50) as urls:
+        source = LocalApi(urls.source.removeprefix("unix://"), Settings())
+        try:
+            assert len(json.loads(await source.status())["Peer"]) == 49
+        finally:
+            await source.close()
 
 
 def peers(tailnet: SimTailnet) -> dict[str, dict[str, Any]]:

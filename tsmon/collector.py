@@ -19,7 +19,7 @@ from tsmon.classify import Severity
 from tsmon.config import Settings
 from tsmon.monitor.batch import LatencyRow
 from tsmon.monitor.monitor import Monitor, PingOutcome
-from tsmon.monitor.samples import Sample, samples_of
+from tsmon.monitor.samples import AnySample, samples_of, service_samples_of
 from tsmon.monitor.sight import Failure
 from tsmon.monitor.state import Health, Node, View
 from tsmon.source import Source
@@ -38,7 +38,7 @@ _SMALL_DOCUMENT = 200_000
 class SampleSink(Protocol):
     """Where the samples of a grid time go."""
 
-    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None: ...
+    async def put_samples(self, grid: float, samples: Sequence[AnySample]) -> None: ...
 
 
 class Collector:
@@ -75,6 +75,7 @@ class Collector:
         self._answered = asyncio.Event()  # there was a first answer of the source
         self._read_wanted = asyncio.Event()
         self._asks: list[str] = []
+        self._suspects: list[str] = []
         self._ping_wanted = asyncio.Event()
 
     def apply(self, settings: Settings) -> None:
@@ -113,8 +114,10 @@ class Collector:
                 log.exception("source_broke_the_reader", source=self._source.name)
         self._note_failure(answer if isinstance(answer, Failure) else None)
         asks = await self._monitor.answer(answer, self._source.health_codes, can_ping=self._source.can_ping)
-        if asks:
-            self._asks = asks
+        self._suspects += asks.suspects
+        if asks.due:
+            self._asks = asks.due
+        if asks.due or asks.suspects:
             self._ping_wanted.set()
         self.polls += 1
         self._answered.set()
@@ -204,7 +207,20 @@ class Collector:
                 return
             self._ping_wanted.clear()
             asks, self._asks = self._asks, []
-            await self.ping(asks)
+            suspects, self._suspects = self._suspects, []
+            await asyncio.gather(self.ping(asks), self.ping_thrice(suspects))
+
+    async def ping_thrice(self, suspects: Sequence[str]) -> None:
+        """Ping nodes that lost a route to another three times, a second apart (rule 13.5): the third miss is
+        judged as any other."""
+        tries = []
+        for _ in range(3 if suspects else 0):
+            tries.append(asyncio.ensure_future(self._ping_all(suspects)))
+            await self._clock.sleep(1.0)
+        for outcomes in await asyncio.gather(*tries):
+            await self._monitor.pinged(outcomes)
+        if tries:
+            await self.ping(())
 
     async def ping(self, targets: Iterable[str]) -> None:
         """Ping `targets`, then witnesses where one missed its third ping; news asks for a read."""
@@ -243,7 +259,7 @@ class Collector:
         now = self._clock.wall()
         if grid > self._last_grid:
             self._last_grid = grid
-            await self._sink.put_samples(grid, samples_of(view, now))
+            await self._sink.put_samples(grid, [*samples_of(view, now), *service_samples_of(view)])
         latency = [
             LatencyRow(f.node_id, grid, f.min_ms, f.mean_ms, f.max_ms, f.loss, f.path)
             for f in self._monitor.drain_pings()

@@ -13,12 +13,14 @@ import pytest
 from tests.support.alerts import alert
 from tests.support.rows import event, nodes
 from tests.support.site import site
+from tsmon.config.service_checks import ServiceCheck
 from tsmon.history.bad_rows import words_aside
 from tsmon.history.rows import SELECT_EVENTS, read_events
 from tsmon.history.schema import MIGRATIONS
 from tsmon.history.store import Store
 from tsmon.monitor.alerts import Silence
 from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
+from tsmon.monitor.services.service import Service, ServiceSpan
 from tsmon.notify.notice import Notice, check_row
 from tsmon.source.control.devices import Device
 
@@ -36,6 +38,10 @@ def _schema() -> Iterator[tuple[str, str]]:
                 yield table, row[1]
 
 
+def service(owner: str) -> Service:
+    return Service(owner=owner, check=ServiceCheck("tcp", 22), name=owner, first_seen=100.0, since=100.0)
+
+
 async def fill(directory: Path) -> Path:
     """A database with two good rows or more in every table."""
     store = await Store.open(directory, CHECKS)
@@ -51,6 +57,11 @@ async def fill(directory: Path) -> Path:
             alerts=[alert(1), msgspec.structs.replace(alert(2), state="resolved", resolved_at=5.0)],
             latency=[LatencyRow(known[0].id, at, 1.0, 1.0, 1.0, 0.0, "direct") for at in (1.0, 2.0)],
             devices=[Device(id=id_, hostname=id_) for id_ in ("n1", "n2")],
+            services=[service("n1"), service("n2")],
+            service_spans=[
+                ServiceSpan(service("n1").key, 100, "online"),
+                ServiceSpan(service("n1").key, 150, "offline"),
+            ],
             meta={"last_grid": "300.0", "roles_fitted": "{}", "tailnet": "", "self_id": "1"},
         )
     )

@@ -151,7 +151,7 @@ class FakeApi:
         self.changes: dict[str, Any] = {}
         """Fields of the summary that the nodes do not tell."""
         self.missing_critical = 0
-        self.answers: dict[str, Any] = {"coverage": None}
+        self.answers: dict[str, Any] = {"coverage": None, "services": {"services": [], "can_check": True}}
         """Of routes that have no more to them: path below `/health-monitoring/` -> what it says."""
         self.token = ""
         self.requests: list[tuple[str, dict[str, str]]] = []

@@ -12,7 +12,7 @@ import aiohttp
 from tests.support.world import settings
 from tsmon.base.clock import Clock
 from tsmon.daemon.daemon import Daemon
-from tsmon.demo.servers import FakeSidecar, serving
+from tsmon.demo.servers import FakeLocalApi, FakeSidecar, serving
 from tsmon.demo.tailnet import SimTailnet
 
 PROD = "chocolate-factory"
@@ -46,13 +46,18 @@ class Site:
 
 @asynccontextmanager
 async def site(tmp_path: Path, *names: str, **values: Any) -> AsyncIterator[Site]:
+    """Among the values, which are settings, `furnish` adds to the tailnet; it is read through a sidecar, with
+    `over_socket` from tailscaled's own."""
     tailnet = SimTailnet(Clock())
+    values.pop("furnish", lambda _: None)(tailnet)
+    over_socket = values.pop("over_socket", False)
     tailnet.fault = values.pop("fault", "")
     for name in names or ("git", "dev", PROD, "alices-laptop"):
         tailnet.add(name)
     # On the grid a health check is an event, which a test of other events would meet once in a while.
     values.setdefault("collect_interval", "23h")
-    async with serving(FakeSidecar(tailnet, ping_timeout=0.2).application()) as url:
+    server = FakeLocalApi(tailnet) if over_socket else FakeSidecar(tailnet, ping_timeout=0.2)
+    async with serving(server.application(), tmp_path / "tailscaled.sock" if over_socket else 0) as url:
         chosen = settings(source=url, listen="127.0.0.1:0", poll_interval="1s", **values)
         daemon = Daemon(chosen, tmp_path / "state")
         await daemon.start()

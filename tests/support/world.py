@@ -17,7 +17,8 @@ from tsmon.config import Settings, load
 from tsmon.daemon.jobs import jobs_of
 from tsmon.daemon.parts import Parts, build
 from tsmon.daemon.reload import Reload
-from tsmon.demo.tailnet import SimSource, SimTailnet
+from tsmon.demo.source import SimSource
+from tsmon.demo.tailnet import SimTailnet
 from tsmon.history.embedded import EmbeddedHistory
 from tsmon.history.influx import Influx
 from tsmon.history.store import Store, StoreError
@@ -26,12 +27,13 @@ from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
 from tsmon.monitor.ledger import Published
 from tsmon.monitor.monitor import Monitor
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import AnySample, Sample, ServiceSample
 from tsmon.monitor.state import Event, Node
 from tsmon.notify.notifier import Notifier
 from tsmon.notify.outcome import DELIVERED, Outcome
 from tsmon.notify.texts import Message
 from tsmon.source import Source
+from tsmon.source.diagnosis import Finding
 
 
 def settings(toml: Path | None = None, **values: Any) -> Settings:
@@ -93,6 +95,11 @@ class World:
         self.outcomes: dict[str, Outcome] = {}
         """What a channel answers; one that is not in here takes everything."""
         self.samples: list[tuple[float, list[Sample]]] = []
+        self.service_samples: list[tuple[float, list[ServiceSample]]] = []
+        self.diagnosed: list[str | None] = []
+        """The control servers that a diagnosis was made for."""
+        self.finding: Finding = "unknown"
+        """What a diagnosis of lost control finds."""
         self.lines: list[dict[str, Any]] = []
         """Every log line."""
         self.events: list[Event] = []
@@ -122,6 +129,7 @@ class World:
             clock=self.clock,
             source=self.over() if self.over is not None else self.source,
             control=self.control,
+            diagnosis=self._diagnose,
             make_sender=lambda channel, *_: Recorder(channel.name, self),
             witness=self,
         )
@@ -133,6 +141,10 @@ class World:
         for job in jobs_of(self.parts):
             self.parts.loops.start(*job)
         await asyncio.sleep(0.001)
+
+    async def _diagnose(self, control_url: str | None) -> Finding:
+        self.diagnosed.append(control_url)
+        return self.finding
 
     def messages(self, channel: str = "team") -> list[str]:
         """The titles of the messages that a channel got."""
@@ -178,9 +190,10 @@ class World:
             if task.done() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
 
-    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+    async def put_samples(self, grid: float, samples: Sequence[AnySample]) -> None:
         """Every sample passes here, whether InfluxDB is configured or not."""
-        self.samples.append((grid, list(samples)))
+        self.samples.append((grid, [one for one in samples if isinstance(one, Sample)]))
+        self.service_samples.append((grid, [one for one in samples if isinstance(one, ServiceSample)]))
 
     def _take_line(self, _: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         self.lines.append({"level": level, **line})

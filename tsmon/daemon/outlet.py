@@ -8,7 +8,7 @@ from tsmon.config import InfluxSettings, Settings
 from tsmon.history.influx import Influx
 from tsmon.history.store import Store
 from tsmon.monitor.batch import Batch
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import AnySample
 
 Reread = Callable[[], Settings]
 
@@ -61,7 +61,7 @@ class SampleOutlet:
         """Why InfluxDB lags longer than its limit, "" when it does not; None: it is not configured."""
         return self.influx.lag_error if self.influx is not None else None
 
-    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+    async def put_samples(self, grid: float, samples: Sequence[AnySample]) -> None:
         """Commit the samples of one grid time (Unix seconds) to the outbox."""
         if self.influx is not None:
             await self.influx.put_samples(grid, samples)

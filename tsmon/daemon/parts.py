@@ -29,8 +29,10 @@ from tsmon.monitor.control.asking import Asking
 from tsmon.monitor.control.keeper import InventoryKeeper
 from tsmon.monitor.known import Known
 from tsmon.monitor.ledger import Ledger
+from tsmon.monitor.lookout import Diagnose, Lookout
 from tsmon.monitor.monitor import Monitor
 from tsmon.monitor.operators import Operators
+from tsmon.monitor.services.checking import Checking
 from tsmon.monitor.state import Node
 from tsmon.notify.heartbeat import Heartbeat
 from tsmon.notify.lines import MakeSender, service
@@ -43,6 +45,7 @@ from tsmon.server.admin import Admin
 from tsmon.server.metrics import Metrics
 from tsmon.source import Source, make_source
 from tsmon.source.control import ControlApi, make_control
+from tsmon.source.diagnosis import diagnose
 
 
 @dataclass(kw_only=True)
@@ -69,6 +72,8 @@ class Parts:
     """What reads InfluxDB for `history`."""
     heartbeat: Heartbeat | None
     known: Known
+    checking: Checking
+    lookout: Lookout
     asking: Asking | None
     """What asks the control server."""
     api: Api
@@ -84,6 +89,7 @@ async def build(
     clock: Clock | None = None,
     source: Source | None = None,
     control: ControlApi | None = None,
+    diagnosis: Diagnose = diagnose,
     make_sender: MakeSender = service,
     witness: SampleSink | None = None,
     reread: Reread | None = None,
@@ -91,8 +97,8 @@ async def build(
 ) -> Parts:
     """All parts over the store in `state_dir`. Raises StoreError.
 
-    `reread` reads the configuration again. For tests: `source` and `control` take the place of the
-    configured ones, `make_sender` of the services that channels name; `witness` gets every sample.
+    `reread` reads the configuration again. For tests: `source`, `control` and `diagnosis` take the place of
+    what the settings mean, `make_sender` of the services that channels name; `witness` gets every sample.
     """
     clock = clock or Clock()
     source = source or make_source(settings)
@@ -168,6 +174,17 @@ async def build(
         reader=choose_history(history, settings, clock, intervals),
         heartbeat=make_heartbeat(settings, clock, monitor, backlog),
         known=known,
+        checking=Checking(
+            clock,
+            settings,
+            source,
+            known,
+            ledger,
+            lives=monitor.lives,
+            beat=loops.beat,
+            news=collector.want_read,
+        ),
+        lookout=Lookout(clock, settings, source, known, ledger, diagnose=diagnosis, news=collector.want_read),
         asking=make_asking(settings, clock, known, ledger, control),
         api=api,
         metrics=Metrics(lambda: scrape(parts)),

@@ -46,6 +46,7 @@ def readiness(parts: "Parts") -> ReadyAnswer:
         control=_control(parts),
         warnings=[
             *([USERSPACE_WARNING] if open_to_tailnet(parts) else []),
+            *_check_warnings(parts),
             *_storage_warnings(parts),
             *parts.notifier.warnings(),
             *_history_warnings(parts),
@@ -93,6 +94,12 @@ def _control(parts: "Parts") -> ControlReady | None:
         unreadable_rows=inventory.unreadable,
         unreadable=list(inventory.unreadable_named),
     )
+
+
+def _check_warnings(parts: "Parts") -> list[str]:
+    """Ports that are to be asked, and why nobody can."""
+    why = parts.monitor.view.cannot_ask
+    return [f"checks: no port can be asked: {why}"] if why else []
 
 
 def _storage_warnings(parts: "Parts") -> list[str]:

@@ -46,6 +46,8 @@ class Reload:
         parts, old = self._parts, self._parts.settings
         parts.settings = fresh
         parts.collector.apply(fresh)
+        parts.checking.apply(fresh)
+        parts.lookout.apply(fresh)
         parts.api.apply(fresh)
         await parts.operators.reload(fresh)
         if fresh.influx != old.influx:

@@ -75,6 +75,7 @@ class FakeLocalApi:
         self.tailnet = tailnet
         self.requests: list[str] = []
         self.bus_status = 200
+        self.control_url = "https://control.example"
         self.health: dict[str, Any] = {}
         self._buses: set[asyncio.Queue[dict[str, Any] | None]] = set()
         tailnet.listen(self._changed)
@@ -85,6 +86,10 @@ class FakeLocalApi:
         app.router.add_get("/localapi/v0/whois", self._whois)
         app.router.add_get("/localapi/v0/watch-ipn-bus", self._bus)
         app.router.add_route("*", "/localapi/v0/ping", self._ping)
+        app.router.add_post("/localapi/v0/dial", self._dial)
+        app.router.add_get("/localapi/v0/services", self._services)
+        app.router.add_get("/localapi/v0/tka/status", self._lock)
+        app.router.add_get("/localapi/v0/prefs", self._prefs)
         return app
 
     @property
@@ -135,6 +140,33 @@ class FakeLocalApi:
             await asyncio.sleep(3600)
         return web.Response(body=msgspec.json.encode(result), content_type=_JSON)
 
+    async def _services(self, _: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self.tailnet.service_rows()), content_type=_JSON)
+
+    async def _lock(self, _: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self.tailnet.lock_status()), content_type=_JSON)
+
+    async def _prefs(self, _: web.Request) -> web.Response:
+        return web.json_response({"ControlURL": self.control_url})
+
+    async def _dial(self, request: web.Request) -> web.StreamResponse:
+        """Becomes the connection, to a web server or to something that is only connected to."""
+        ip, port = request.headers.get("Dial-Host", ""), int(request.headers.get("Dial-Port", "0"))
+        state = self.tailnet.port(ip, port)
+        if state is None:
+            await asyncio.sleep(3600)
+        if state == "refused":
+            words = f"dial failure: connect tcp {ip}:{port}: connection was refused"
+            return web.Response(status=502, text=words)
+        response = web.StreamResponse(
+            status=101, headers={"Connection": "upgrade", "Upgrade": "ts-dial", "Content-Length": "0"}
+        )
+        await response.prepare(request)
+        talk = _Dialled(request, {"open": 204, "failing": 503}.get(state or "", 0))
+        request.protocol.set_parser(talk)  # type: ignore[arg-type]
+        await talk.ended.wait()
+        return response
+
     async def _bus(self, request: web.Request) -> web.StreamResponse:
         if self.bus_status != 200:
             return web.Response(status=self.bus_status, text="watch-ipn-bus is refused")
@@ -152,6 +184,28 @@ class FakeLocalApi:
         finally:
             self._buses.discard(queue)
         return response
+
+
+class _Dialled:
+    """The other end of a dialled connection: answers each request with a status code, or nothing."""
+
+    def __init__(self, request: web.Request, code: int) -> None:
+        self.ended = asyncio.Event()
+        self._transport = request.transport
+        self._code = code
+        self._head = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """A part of a request."""
+        self._head += data
+        if self._code and b"\r\n\r\n" in self._head and self._transport is not None:
+            self._transport.write(f"HTTP/1.1 {self._code} -\r\nContent-Length: 0\r\n\r\n".encode())
+            self._head = b""
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The other side is gone."""
+        self.ended.set()
 
 
 def _error(status: int, code: str, message: str) -> web.Response:

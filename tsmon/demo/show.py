@@ -17,12 +17,13 @@ from tsmon.config import (
     FlappingSettings,
     HeartbeatSettings,
     InfluxSettings,
+    RoleSettings,
     Secret,
     Settings,
 )
 from tsmon.demo.control_server import TOKEN, FakeControl
-from tsmon.demo.servers import FakeSidecar, serving
-from tsmon.demo.tailnet import SimTailnet
+from tsmon.demo.servers import FakeLocalApi, serving
+from tsmon.demo.tailnet import SimService, SimTailnet
 from tsmon.history.store import Store
 from tsmon.monitor.batch import Batch, LatencyRow, Observed, SpanChange
 from tsmon.monitor.state import Event, Node, Reach
@@ -34,10 +35,15 @@ _FLAWS = {"chocolate-factory": 3, "git": 2, "chocolate-factory-dev": 9, "backup"
 """How many outages the invented history of some machines has."""
 
 
+_DB = RoleSettings(
+    name="db", tags=("tag:db",), ping=True, checks=("tcp:5432", "http:8080/healthz"), offline_after=10.0
+)
+
+
 class DemoUrls(NamedTuple):
     """Where the demo's own servers answer."""
 
-    sidecar: str
+    source: str
     control: str = ""
     """The control server's API; "": there is none."""
 
@@ -47,7 +53,7 @@ def demo_settings(settings: Settings, urls: DemoUrls) -> Settings:
     control = ControlSettings(kind="tailscale", url=urls.control, token=Secret(TOKEN), interval=10.0)
     return msgspec.structs.replace(
         settings,
-        source=Secret(urls.sidecar),
+        source=Secret(urls.source),
         poll_interval=2.0,
         ping_interval=10.0,
         collect_interval=10.0,
@@ -56,6 +62,10 @@ def demo_settings(settings: Settings, urls: DemoUrls) -> Settings:
         offline_after=10.0,
         blind_after=20.0,
         reconnect_grace=5.0,
+        service_interval=5.0,
+        services=True,
+        diagnose=False,
+        roles=(*settings.roles, _DB),
         flapping=FlappingSettings(changes=6, window=120.0, settle=30.0),
         ping_timeout=1.0,
         influx=InfluxSettings(),
@@ -74,10 +84,13 @@ def demo_tailnet(clock: Clock, nodes: int = 0) -> SimTailnet:
     created = now - HISTORY_DAYS * DAY
     tailnet.own.created = created
     server: dict[str, Any] = {"tags": ["tag:server"], "created": created}
+    tailnet.services["svc:wiki"] = SimService("100.100.0.10", ["tcp:443"], "git")
+    tailnet.lock = []
     tailnet.add("chocolate-factory", latency_ms=11.4, **server)
     tailnet.add("chocolate-factory-dev", latency_ms=18.2, **server)
-    tailnet.add("git", latency_ms=7.9, **server)
-    tailnet.add("db", tags=["tag:server", "tag:db"], created=created, latency_ms=6.1)
+    tailnet.add("git", latency_ms=7.9, ports={443: "open"}, **server)
+    database: dict[str, Any] = {"ports": {5432: "open", 8080: "open"}, "latency_ms": 6.1}
+    tailnet.add("db", tags=["tag:server", "tag:db"], created=created, **database)
     tailnet.add("backup", latency_ms=31.0, os="freebsd", key_expiry=now + 2.5 * DAY, **server)
     tailnet.add("media", path="relay", latency_ms=64.0, **server)
     tailnet.add("exit-fra", exit_node_option=True, routes=["192.0.2.0/24"], **server)
@@ -107,10 +120,14 @@ async def story(tailnet: SimTailnet, clock: Clock, nap: Callable[[float], float]
         tailnet.off("chocolate-factory-dev")
         await wait(30)
         tailnet.on("chocolate-factory-dev")
+        tailnet.change("db", ports={5432: "refused", 8080: "open"})
         await wait(10)
         tailnet.hang("git")
         await wait(45)
         tailnet.on("git")
+        tailnet.change("db", ports={5432: "open", 8080: "open"})
+        tailnet.change("exit-fra", routes=[])
+        tailnet.change("media", routes=["192.0.2.0/24"])
         await wait(10)
         for _ in range(4):
             tailnet.off("backup")
@@ -125,10 +142,14 @@ async def story(tailnet: SimTailnet, clock: Clock, nap: Callable[[float], float]
         await wait(40)
         tailnet.on("chocolate-factory")
         tailnet.change("media", path="relay", latency_ms=64.0)
+        tailnet.change("media", routes=[])
+        tailnet.change("exit-fra", routes=["192.0.2.0/24"])
+        tailnet.lock = ["bobs-new-laptop"]
         visitor = "ci-runner"
         tailnet.add(visitor, tags=["tag:ci"])
         await wait(30)
         tailnet.remove(visitor)
+        tailnet.lock = []
 
 
 async def seed_history(state_dir: Path, tailnet: SimTailnet, settings: Settings, now: float) -> None:
@@ -243,15 +264,15 @@ def _latency(node: Node, now: float, usual: float, chance: random.Random) -> lis
 
 @asynccontextmanager
 async def open_demo(clock: Clock, state_dir: Path, nodes: int = 0) -> AsyncIterator[DemoUrls]:
-    """The simulated tailnet with its history behind a real sidecar and a control server's API."""
+    """The simulated tailnet with its history behind tailscaled's socket and a control server's API."""
     tailnet = demo_tailnet(clock, nodes)
     await seed_history(state_dir, tailnet, Settings(), clock.wall())
     async with (
-        serving(FakeSidecar(tailnet, ping_timeout=1.0).application()) as sidecar,
+        serving(FakeLocalApi(tailnet).application(), state_dir / "tailscaled.sock") as source,
         serving(FakeControl(tailnet).application()) as control,
     ):
         telling = asyncio.create_task(story(tailnet, clock))
         try:
-            yield DemoUrls(sidecar, control)
+            yield DemoUrls(source, control)
         finally:
             telling.cancel()

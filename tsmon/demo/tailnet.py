@@ -1,6 +1,5 @@
 """A scriptable tailnet that answers as tailscaled does: status, pings, whois, notices of the bus."""
 
-import asyncio
 import hashlib
 import ipaddress
 from collections.abc import Callable
@@ -11,13 +10,14 @@ from typing import Any, Literal
 import msgspec
 
 from tsmon.base.clock import Clock
-from tsmon.source.errors import SourceError
-from tsmon.source.pings import Path, Ping
+from tsmon.source.pings import Path
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 USERS = {1: "alice@example.com", 2: "bob@example.com", 3: "carol@example.net", 9: "tagged-devices"}
 
 Fault = Literal["", "refused", "timeout", "garbage", "bad_gateway"]
+Port = Literal["open", "failing", "refused", "silent"]
+"""Of a machine: it answers, answers 503, nobody listens, or it takes the connection and says nothing."""
 
 
 @dataclass
@@ -49,11 +49,23 @@ class SimNode:
     sharee: bool = False
     exit_node_option: bool = False
     routes: list[str] = field(default_factory=list)
+    """Prefixes for which it is the active router."""
+    ports: dict[int, Port] = field(default_factory=dict)
+    """Ports that are not in here refuse."""
     rx_bytes: int = 0
     tx_bytes: int = 0
     malformed: bool = False
     renewals: int = 0
     """How often its key was renewed."""
+
+
+@dataclass
+class SimService:
+    """One Tailscale Service and the machine that answers for it now."""
+
+    ip: str
+    ports: list[str]
+    host: str
 
 
 class SimTailnet:
@@ -74,6 +86,12 @@ class SimTailnet:
         """How the source itself fails."""
         self.hide_peers = False
         """An empty peer map, as after a lost network map."""
+        self.services: dict[str, SimService] = {}
+        """Tailscale Services, by name (`svc:web`)."""
+        self.lock: list[str] | None = None
+        """Names of the machines that wait for a signature; None: the tailnet has no lock."""
+        self.can_dial = True
+        """Ports of machines can be asked."""
         self.nodes: dict[str, SimNode] = {}
         self._other: tuple[str, str] | None = None
         self._frozen: dict[str, SimNode] | None = None
@@ -200,6 +218,8 @@ class SimTailnet:
         own = self._row(self.own)
         own["Online"] = self.control and self.backend_state == "Running"
         own["Relay"] = self.own.relay
+        if self.services:
+            own["CapMap"] = {f"services/{name[4:]}": [row] for name, row in self.service_rows().items()}
         if self.backend_state == "NeedsLogin":
             own["ID"], own["DNSName"] = "", ""
         name, suffix = self.other or (self.name, self.suffix)
@@ -318,6 +338,24 @@ class SimTailnet:
             result["DERPRegionID"], result["DERPRegionCode"] = 4, node.relay
         return result
 
+    def service_rows(self) -> dict[str, dict[str, Any]]:
+        """What the LocalAPI's `services` would give."""
+        return {
+            name: {"Name": name, "Addrs": [service.ip], "Ports": service.ports}
+            for name, service in self.services.items()
+        }
+
+    def lock_status(self) -> dict[str, Any]:
+        """What the LocalAPI's `tka/status` would give."""
+        rows = [{"Name": f"{name}.{self.suffix}.", "StableID": f"nlocked-{name}"} for name in self.lock or ()]
+        return {"Enabled": self.lock is not None, "FilteredPeers": rows or None}
+
+    def port(self, ip: str, port: int) -> Port | None:
+        """What the machine, or the Tailscale Service, at `ip` does with a connection; None: no answer."""
+        host = next((service.host for service in self.services.values() if service.ip == ip), None)
+        node = self.answers(self.find(host).ips[0] if host is not None else ip)
+        return node.ports.get(port, "refused") if node is not None else None
+
     def whois(self, address: str) -> dict[str, Any] | None:
         """Who has an address (`ip` or `ip:port`)."""
         ip = address if address.count(":") != 1 else address.partition(":")[0]
@@ -336,57 +374,3 @@ def _go_time(wall: float | None) -> str:
     if wall is None:
         return ZERO_TIME
     return datetime.fromtimestamp(wall, UTC).isoformat().replace("+00:00", "Z")
-
-
-class SimSource:
-    """The `Source` protocol straight over a simulated tailnet: no sockets, any clock."""
-
-    kind = "localapi"
-    name = "unix:///simulated"
-
-    def __init__(self, tailnet: SimTailnet, *, bus: bool = False, ping_timeout: float = 5.0) -> None:
-        self.tailnet = tailnet
-        self.can_ping = True
-        self.health_codes: frozenset[str] = frozenset()
-        self.reads = 0
-        self.bus_open = bus
-        self._bus = bus
-        self._ping_timeout = ping_timeout
-
-    async def status(self) -> bytes:
-        self.reads += 1
-        fault = self.tailnet.fault
-        if fault == "timeout":
-            await self.tailnet.clock.sleep(10.0)
-            raise SourceError("source_timeout", f"{self.name}: no answer within 10 s")
-        if fault == "garbage":
-            return b"failed to connect to local tailscaled"
-        if fault:
-            raise SourceError("source_unreachable", f"{self.name}: connection refused")
-        return self.tailnet.document()
-
-    async def whois(self, address: str) -> dict[str, Any] | None:
-        return self.tailnet.whois(address)
-
-    async def ping(self, ip: str) -> Ping:
-        result = self.tailnet.ping_result(ip)
-        if result is None:
-            await self.tailnet.clock.sleep(self._ping_timeout)
-            return Ping("missed")
-        if result.get("Err"):
-            return Ping("unmeasured", error=result["Err"])
-        node = self.tailnet.find(result["NodeName"])
-        await self.tailnet.clock.sleep(node.latency_ms / 1000)
-        return Ping("answered", latency_ms=node.latency_ms, path=node.path, relay=node.relay)
-
-    async def watch(self, changed: Callable[[], None]) -> None:
-        if not self._bus:
-            return
-        stop = self.tailnet.listen(lambda _: changed())
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stop()
-
-    async def close(self) -> None:
-        """Nothing is open."""

@@ -99,6 +99,9 @@ def _rows(batch: Batch) -> int:
         batch.alerts,
         batch.dropped_alerts,
         batch.latency,
+        batch.services,
+        batch.dropped_services,
+        batch.service_spans,
         batch.meta,
     )
     return sum(len(rows) for rows in kinds)

@@ -16,8 +16,11 @@ import structlog
 
 from tsmon.base.text import clean_text
 from tsmon.monitor.alerts import Alert, Silence
+from tsmon.monitor.routes import RouteTable
+from tsmon.monitor.services.service import Service
 from tsmon.monitor.state import Node, State
 from tsmon.source.control.devices import Device
+from tsmon.source.extras import LockedOut
 
 log = structlog.get_logger(__name__)
 
@@ -209,6 +212,12 @@ def _check_device(row: Row) -> None:
     _same(row, msgspec.msgpack.decode(row["body"], type=Device), "id")
 
 
+def _check_service(row: Row) -> None:
+    service = msgspec.msgpack.decode(row["body"], type=Service)
+    if row["id"] != service.key.text:
+        raise ValueError("id is not what the body says")
+
+
 def _check_event(row: Row) -> None:
     msgspec.json.decode(row["details"], type=dict[str, Any])
 
@@ -224,6 +233,8 @@ _JSON: Mapping[str, Any] = {
     "tailnet": dict[str, Any],
     "control": dict[str, Any],
     "control_redundant": list[str],
+    "routes": RouteTable,
+    "locked_out": list[LockedOut],
 }
 
 
@@ -240,6 +251,8 @@ _CHECKS: Mapping[str, Check] = {
     "alerts": _check_alert,
     "silences": _check_silence,
     "control_devices": _check_device,
+    "services": _check_service,
+    "service_spans": _check_span,
     "events": _check_event,
     "spans": _check_span,
     "meta": _check_meta,
@@ -255,6 +268,7 @@ _GROWING = {
     "alerts": "state <> 'resolved'",
     "events": "0",
     "spans": "0",
+    "service_spans": "0",
     "observed": "0",
     "latency": "0",
     "notifications": "delivered_at IS NULL AND failed IS NULL",

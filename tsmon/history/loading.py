@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from tsmon.history.rows import SELECT_EVENTS, last_id, read_alerts, read_events
+from tsmon.history.service_rows import load_services
 from tsmon.monitor.batch import LastRun
 from tsmon.monitor.state import Event, Node
 from tsmon.source.control.devices import Device
@@ -26,6 +27,7 @@ def load_all(db: sqlite3.Connection, flips_since: float) -> LastRun:
         nodes=[*nodes, *find_nodes(db, alerted)],
         alerts=alerts,
         devices=_devices(db),
+        services=load_services(db),
         meta=dict(db.execute("SELECT key, value FROM meta")),
         flips=_flips(db, flips_since),
         next_event_id=last_id(db, "events") + 1,

@@ -72,6 +72,15 @@ async def page_of_events(
     return await store.read(read)
 
 
+async def route_moves(store: Store, since: float) -> dict[str, int]:
+    """How often each prefix went to another router since then (Unix seconds). Raises StoreError."""
+    moves = (
+        "SELECT json_extract(details, '$.prefix'), count(*) FROM events"
+        " WHERE event_type = 'route_moved' AND timestamp >= ? GROUP BY 1"
+    )
+    return await store.read(lambda db: dict(db.execute(moves, (since,))))
+
+
 async def all_events(store: Store, chosen: EventFilter) -> AsyncIterator[list[Event]]:
     """The whole filtered log, newest first, in chunks. Raises StoreError."""
     before = chosen.before

@@ -3,6 +3,7 @@
 import sqlite3
 
 from tsmon.history.rows import keep_last_id
+from tsmon.history.service_rows import prune_services
 
 _ROWS = 500
 _NODES = 200
@@ -20,7 +21,12 @@ class Pruning:
 
     def step(self, db: sqlite3.Connection) -> bool:
         """Delete some of it in the transaction that is open; True when there may be more."""
-        return self._removed_nodes(db) or self._rows(db) or self._of_nodes(db)
+        return (
+            self._removed_nodes(db)
+            or self._rows(db)
+            or prune_services(db, self._oldest, _ROWS)
+            or self._of_nodes(db)
+        )
 
     def _removed_nodes(self, db: sqlite3.Connection) -> bool:
         """Nodes that left before `oldest`, with all that points to them."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from tsmon.history.service_rows import cut_services, put_services
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, SpanChange, last_id_key
 from tsmon.monitor.state import Event, Node
@@ -79,6 +80,7 @@ def apply_batch(db: sqlite3.Connection, batch: Batch) -> None:
         [(device.id, msgspec.msgpack.encode(device)) for device in batch.devices],
     )
     db.executemany("DELETE FROM control_devices WHERE id = ?", [(id_,) for id_ in batch.dropped_devices])
+    put_services(db, batch)
     for key, value in batch.meta.items():
         if value is None:
             db.execute("DELETE FROM meta WHERE key = ?", (key,))
@@ -129,6 +131,7 @@ def _cut(db: sqlite3.Connection, now: float) -> None:
     db.execute("UPDATE spans SET end = ? WHERE end > ?", (now, now))
     db.execute("UPDATE spans SET start = ? WHERE start > ? AND end IS NULL", (now, now))
     db.execute("DELETE FROM latency WHERE time > ?", (now,))
+    cut_services(db, now)
 
 
 def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:

@@ -155,4 +155,22 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE control_devices (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE services (
+        num INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        first_seen REAL NOT NULL,
+        removed_at REAL,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX services_removed ON services (removed_at) WHERE removed_at IS NOT NULL;
+    CREATE TABLE service_spans (
+        service INTEGER NOT NULL,
+        start REAL NOT NULL,
+        state TEXT NOT NULL,
+        end REAL,
+        PRIMARY KEY (service, start)
+    ) WITHOUT ROWID;
+    CREATE INDEX service_spans_end ON service_spans (end) WHERE end IS NOT NULL;
+    """,
 )

@@ -33,6 +33,12 @@ _TABLES = {
         "coalesce(spans.end, 9e999)",
         ("spans.node", "spans.start"),
     ),
+    "service_spans": _Table(
+        "SELECT services.id AS service, service_spans.state, service_spans.start, service_spans.end"
+        " FROM service_spans JOIN services ON services.num = service_spans.service",
+        "coalesce(service_spans.end, 9e999)",
+        ("service_spans.service", "service_spans.start"),
+    ),
     "observed": _Table("SELECT scope AS node_id, start, end FROM observed", "end", ("scope", "start")),
     "latency": _Table(
         "SELECT nodes.id AS node_id, nodes.hostname, time, min_ms, mean_ms, max_ms, loss, path"

@@ -102,6 +102,27 @@ KIND_WORDS: Mapping[str, KindWords] = {
         "{subject} has its routers again",
         "{n} routes have their routers again",
     ),
+    "service_down": KindWords(
+        "{name}: {subject} {still}does not answer as it should",
+        "{n} services {still}do not answer as they should",
+        "{name}: {subject} answers again",
+        "{n} services answer again",
+    ),
+    "route_lost": KindWords(
+        "nobody {still}routes {subject}: {name} was the last",
+        "{n} routes {still}have no router",
+        "{subject} has a router again",
+        "{n} routes have a router again",
+    ),
+    "exit_node_lost": _of_tsmon(
+        "no exit node is {still}online: {name} was the last", "an exit node is online"
+    ),
+    "locked_out": KindWords(
+        "{name} is {still}locked out: its key waits for a signature",
+        "{n} machines are {still}locked out: their keys wait for a signature",
+        "{name} is no longer locked out",
+        "{n} machines are no longer locked out",
+    ),
     "storage_failing influx": _of_tsmon("InfluxDB {still}takes no samples", "InfluxDB takes samples again"),
 }
 _REMOVED = KindWords("", "", "{name} was removed from the tailnet", "{n} nodes were removed from the tailnet")

@@ -27,6 +27,10 @@ ALERT_KINDS = (
     "credential_expiring",
     "redundancy_lost",
     "row_unreadable",
+    "service_down",
+    "route_lost",
+    "exit_node_lost",
+    "locked_out",
 )
 
 
@@ -42,7 +46,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node_type: str | None = None
     subject: str = ""
     """Of several conditions of one kind, which: `embedded` or `influx` for storage_failing, the key of the
-    role for node_missing, the credential's ID for credential_expiring, the prefix for redundancy_lost."""
+    role for node_missing, the credential's ID for credential_expiring, the prefix for redundancy_lost and
+    route_lost, the check for service_down."""
     since: float | None = None
     """When the condition began (the outage, not the alert); None when it began before tsmon knew the node."""
     pending_at: float
@@ -228,7 +233,7 @@ class AlertBook:
         if alert is None:
             return None
         alert = self.update(alert, acknowledged_by=author)
-        if alert.kind in ("node_missing", "device_joined"):
+        if alert.kind in ("node_missing", "device_joined", "route_lost", "exit_node_lost"):
             self.end(alert, now, "acknowledged", untold=alert.kind == "device_joined")
         return alert
 
@@ -261,8 +266,16 @@ def _family(kind: str) -> str:
     return "outage" if kind in ("node_offline", "node_detached") else kind
 
 
+def service_subject(owner: str, check: str) -> str:
+    """Under which subject `AlertBook.find` knows an alert of a checked port of `owner` (a node's ID, or a
+    Tailscale Service's name)."""
+    return f"{owner} {check}"
+
+
 def _key(alert: Alert) -> tuple[str, str]:
     """What there can be only one open alert of. The monitor's own alerts may name a node, but are not its."""
+    if alert.kind == "service_down":
+        return alert.kind, service_subject(alert.node_id or alert.hostname or "", alert.subject)
     return _family(alert.kind), alert.subject if alert.is_own else alert.subject or alert.node_id or ""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tsmon.monitor.alerts import Alert
+from tsmon.monitor.services.service import Service, ServiceKey, ServiceSpan
 from tsmon.monitor.state import Event, Node
 from tsmon.source.control.devices import Device
 
@@ -66,6 +67,11 @@ class Batch:
     """What the control server knows of machines, as far as it was noted."""
     dropped_devices: list[str] = field(default_factory=list)
     """Stable IDs of those that it knows no more."""
+    services: list[Service] = field(default_factory=list)
+    """Checked ports."""
+    dropped_services: list[ServiceKey] = field(default_factory=list)
+    """Those that nobody asks for any more; their history stays."""
+    service_spans: list[ServiceSpan] = field(default_factory=list)
     meta: dict[str, str | None] = field(default_factory=dict)
     """Values to keep; None removes one."""
     also: list[Write] = field(default_factory=list)
@@ -82,6 +88,8 @@ class LastRun:
     """The open ones."""
     devices: list[Device] = field(default_factory=list)
     """What was noted of the machines that the control server knows."""
+    services: list[Service] = field(default_factory=list)
+    """Checked ports that were asked."""
     meta: Mapping[str, str] = field(default_factory=dict)
     flips: list[Event] = field(default_factory=list)
     """node_online and node_offline events since `flips_since`, each node's after its last settling."""

@@ -13,6 +13,7 @@ from tsmon.classify import Classifier
 from tsmon.config import ControlSettings, Settings
 from tsmon.monitor.alerts import Alert, AlertBook
 from tsmon.monitor.batch import Batch, LastRun, SpanChange
+from tsmon.monitor.beyond import Beyond
 from tsmon.monitor.changes import Changes
 from tsmon.monitor.control.drift import Drift
 from tsmon.monitor.control.inventory import ephemeral_ids, read_stored, restored, source_of
@@ -63,6 +64,7 @@ class Known:
             blind_since=float(blind_since) if blind_since else None,
         )
         self.pings = Pings(present.values())
+        self.beyond = Beyond(settings, last)
         removed = {node.id: node for node in last.nodes if node.removed_at is not None}
         missing = missing_of(meta.get("roles_missing"), last.alerts, removed)
         self.rules = Rules(
@@ -97,6 +99,7 @@ class Known:
             missing_roles=self._still_missing(missing, present),
             inventory=inventory,
             ephemeral=ephemeral_ids((self.baseline or {}).values()),
+            **self.beyond.fields(),
         )
         if last.last_observed is not None and last.last_observed > started.wall:
             self.cut(started, last.last_observed - started.wall, self.carried)
@@ -108,13 +111,15 @@ class Known:
 
     def whole(self, now: float, meta: Mapping[str, str]) -> Batch:
         """All of it as one batch; `now` in Unix seconds."""
-        return Batch(
+        batch = Batch(
             nodes=[*self.view.nodes.values(), *self.view.removed.values()],
             spans=[SpanChange(node.id, now, node.state) for node in self.view.nodes.values()],
             alerts=list(self.alerts.values()),
             devices=list((self.baseline or {}).values()),
             meta=dict(meta),
         )
+        self.beyond.add_whole(batch, now)
+        return batch
 
     def meta(self) -> dict[str, str]:
         """What the next run needs beyond nodes and alerts; "" where there is nothing."""
@@ -126,6 +131,7 @@ class Known:
             "control_redundant": msgspec.json.encode(sorted(self.rules.redundant)).decode()
             if self.view.inventory is not None
             else "",
+            **self.beyond.meta(),
         }
 
     def apply(self, settings: Settings) -> list[Node]:
@@ -134,6 +140,7 @@ class Known:
         self.sight.apply(settings.reconnect_grace, settings.poll_interval, settings.source_timeout)
         self.limits = limits_of(settings)
         self._change_control(settings.control)
+        self.beyond.apply(settings)
         nodes = {id_: self.with_role(node) for id_, node in self.view.nodes.items()}
         changed = [node for id_, node in nodes.items() if node is not self.view.nodes[id_]]
         self.renew(nodes=nodes, missing_roles=self._still_missing(self.view.missing_roles, nodes))
@@ -155,6 +162,10 @@ class Known:
             self.pings.blind()
             self.renew(blind=self.sight.blind)
         return self.view
+
+    def sees_at(self, mono: float) -> bool:
+        """The last answer was trusted and is not too old at `mono` (monotonic)."""
+        return self.view_at(mono).blind is None and self.trusted
 
     def renew(self, **fields: Any) -> None:
         """The next view: the present one with these fields."""
@@ -203,6 +214,9 @@ class Known:
             storage_error=storage_error,
             influx_error=influx_error,
             control=view.inventory,
+            services=view.services,
+            routes=view.routes,
+            locked_out=view.locked_out,
         )
 
     def control_step(self, now: Moment, drifts: tuple[Drift, ...]) -> Step:
@@ -219,14 +233,19 @@ class Known:
         batch.nodes += [node for id_, node in nodes.items() if node is not before.nodes[id_]]
         batch.nodes += [node for id_, node in removed.items() if node is not before.removed[id_]]
         self.view = msgspec.structs.replace(before, nodes=nodes, removed=removed)
+        self.beyond.cut(now.wall, batch)
         self.rules.book.clock_back(now, lost)
         log.warning("clock_set_back", seconds=round(lost))
 
-    def acknowledged(self, role: str) -> None:
-        """An operator says that the role of this key is not needed: it counts as never filled until a node
-        fits it again."""
-        missing = {key: node for key, node in self.view.missing_roles.items() if key != role}
-        self.renew(missing_roles=missing)
+    def acknowledged(self, alert: Alert) -> None:
+        """An operator says that what the alert is about is not needed. A role counts as never filled until a
+        node fits it again, a route as never routed."""
+        if alert.kind == "node_missing":
+            missing = {key: node for key, node in self.view.missing_roles.items() if key != alert.subject}
+            self.renew(missing_roles=missing)
+        elif alert.kind in ("route_lost", "exit_node_lost"):
+            self.beyond.give_up(alert.kind, alert.subject)
+            self.renew(**self.beyond.fields())
 
     def _still_missing(self, missing: Mapping[str, Node], nodes: Mapping[str, Node]) -> dict[str, Node]:
         """The roles in `missing` that the present settings know and none of `nodes` fills."""
@@ -250,7 +269,7 @@ def limits_of(settings: Settings) -> Limits:
         path_relay=settings.path_degraded.relay,
         credential_steps=settings.key_expiry_steps,
         device_joined=settings.control.device_joined,
-        redundancy_after=settings.offline_after,
+        offline_after=settings.offline_after,
     )
 
 

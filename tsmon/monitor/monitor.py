@@ -40,6 +40,15 @@ class Outlet(Protocol):
         """Why they lag longer than their limit, "" when they do not; None: they go nowhere."""
 
 
+class Asks(NamedTuple):
+    """Nodes that are to be pinged at once."""
+
+    due: list[str]
+    """Before their outage is notified."""
+    suspects: list[str]
+    """Since they lost a route to another."""
+
+
 class PingOutcome(NamedTuple):
     node_id: str
     sent: Moment
@@ -91,8 +100,9 @@ class Monitor:
         health_codes: frozenset[str] = frozenset(),
         *,
         can_ping: bool = True,
-    ) -> list[str]:
-        """One answer of the source. Returns the nodes that are to be pinged before their outage is notified.
+    ) -> Asks:
+        """One answer of the source. Returns the nodes that are to be pinged at once: before their outage is
+        notified, or since they lost a route to another.
 
         `health_codes` are those that an open bus reports; without `can_ping` the source sends no pings."""
         known = self._known
@@ -115,10 +125,11 @@ class Monitor:
                 events.insert(0, self._started_event(changes, now))
             events += changes.events
             self._note_nodes(changes, verdict, now, batch)
+            events += self._look_beyond(answer, changes, verdict, now, batch)
             self._look_at(answer, changes, verdict, now)
             ruled = known.rules.step(self._step(now, verdict, changes.events))
             await self._ledger.commit(batch, [*events, *ruled.events], ruled)
-            return ruled.asks
+            return Asks(ruled.asks, known.beyond.suspects)
 
     async def look_at_age(self) -> None:
         """While nothing is judged nobody steps: this makes the event and the alert of a stale view."""
@@ -137,6 +148,14 @@ class Monitor:
                 node = self.view.nodes.get(outcome.node_id)
                 if node is not None:
                     self._known.pings.record(node, outcome.sent, outcome.ping, now)
+
+    async def lives(self, node_id: str, age: float) -> None:
+        """The node answered something that was sent `age` seconds ago: as good as an answered ping."""
+        async with self._ledger.lock:
+            now = self._clock.now()
+            node = self.view.nodes.get(node_id)
+            if self.sees and node is not None:
+                self._known.pings.lives(node, Moment(now.wall - age, now.mono - age))
 
     async def witnesses(self) -> list[str]:
         """Whom to ask about nodes that missed their third ping."""
@@ -314,6 +333,22 @@ class Monitor:
         if own_time and verdict.self_observed_from is not None and self.view.self_id:
             batch.observed.append(Observed(verdict.self_observed_from, now.wall, self.view.self_id))
 
+    def _look_beyond(
+        self, answer: Snapshot | Failure, changes: Changes, verdict: Verdict, now: Moment, batch: Batch
+    ) -> list[Event]:
+        known = self._known
+        if not isinstance(answer, Snapshot) or not verdict.trusted:
+            known.beyond.suspects = []
+            return []
+        return known.beyond.step(
+            answer,
+            changes.nodes,
+            now,
+            batch,
+            returned=verdict.restored or not verdict.continuous,
+            path_suspect=known.pings.isolated_since is not None,
+        )
+
     def _look_at(self, answer: Snapshot | Failure, changes: Changes, verdict: Verdict, now: Moment) -> None:
         """Make the new view."""
         fields: dict[str, Any] = {
@@ -333,7 +368,7 @@ class Monitor:
             }
         if isinstance(answer, Snapshot) and verdict.trusted:
             fields["as_of"] = now.wall
-            fields |= self._known.look_at(answer, changes)
+            fields |= self._known.look_at(answer, changes) | self._known.beyond.fields()
         self._known.renew(**fields)
 
     def _started_event(self, changes: Changes, now: Moment) -> Event:

@@ -29,8 +29,7 @@ class Operators:
             alert = known.rules.book.acknowledge(alert_id, author, self._clock.now())
             if alert is None:
                 return None
-            if alert.kind == "node_missing":
-                known.acknowledged(alert.subject)
+            known.acknowledged(alert)
             words = f"{author} acknowledged {alert.kind} of {alert.hostname or 'the monitor'}"
             words += f": {reason}" if reason else ""
             changes = known.rules.book.take()

@@ -172,6 +172,25 @@ class Pings:
         track.detached = track.offline_at is not None
         track.unreachable_since, track.cross_checked = None, True
 
+    @property
+    def missing(self) -> set[str]:
+        """Stable IDs of those that missed their last ping."""
+        return {id_ for id_, track in self._tracks.items() if track.misses}
+
+    def lives(self, node: Node, sent: Moment) -> None:
+        """The node answered something else that was sent at `sent`: as good as an answered ping, but for
+        latency, path and loss, of which it says nothing (rule 13.4)."""
+        self._answers[node.id] = max(sent.mono, self._answers.get(node.id, 0.0))
+        if self.isolated_since is not None:
+            self.blind()
+        track = self._tracks.get(node.id)
+        if track is None or (track.offline_at is not None and sent.mono < track.offline_at):
+            return
+        track.forget_misses()
+        track.reachable = True
+        track.asked = track.detached = track.offline_at is not None
+        track.unreachable_since, track.cross_checked = None, True
+
     def _missed(self, track: _Track, sent: Moment, now: Moment) -> None:
         if track.misses == 0:
             track.first_miss = sent.wall

@@ -19,6 +19,38 @@ class Sample(msgspec.Struct, frozen=True):
     latency_ms: float | None
 
 
+class ServiceSample(msgspec.Struct, frozen=True):
+    """One checked port on the 5-minute grid."""
+
+    hostname: str
+    node_type: str
+    check: str
+    up: int
+    latency_ms: float | None
+
+
+AnySample = Sample | ServiceSample
+
+
+def service_samples_of(view: View) -> list[ServiceSample]:
+    """One sample of each checked port whose state is known (rule 13.9)."""
+    samples = []
+    for service in view.services.values() if view.blind is None else ():
+        if service.state == "unknown":
+            continue
+        node = view.nodes.get(service.owner)
+        samples.append(
+            ServiceSample(
+                hostname=service.name,
+                node_type=node.role.node_type if node is not None else "service",
+                check=str(service.check),
+                up=int(not service.down),
+                latency_ms=service.latency_ms,
+            )
+        )
+    return samples
+
+
 def samples_of(view: View, now: float) -> list[Sample]:
     """One sample of each node whose state is known (rule 11.1)."""
     samples = []

@@ -96,6 +96,7 @@ class Sight:
         )
         self._blind_mono = started.mono
         self._has_event = blind_since is not None
+        self._why = ""
         self._started = started
         self._peers = peers
         self._identity = Identity(keys or {})
@@ -150,6 +151,11 @@ class Sight:
         self._blind_mono = self._last.mono if self._last is not None else self._judged
         self._last = self._self_last = None
         return True
+
+    def explain(self, why: str) -> None:
+        """Why control is lost, as far as it was found out ("" when it was not): from the next answer on it is
+        said, until the view is trusted again."""
+        self._why = why
 
     def stale_message(self, mono: float) -> str:
         """The words for it."""
@@ -221,6 +227,7 @@ class Sight:
         self.blind = None
         self.self_stopped = False
         self._has_event = False
+        self._why = ""
         self._untrusted = None
         self._collapse = None
         self._last = self._self_last = now
@@ -237,6 +244,8 @@ class Sight:
             self._untrusted = now
         graced = now.mono - self._untrusted.mono >= self._reconnect_grace - _EPSILON
         went_blind = tell = False
+        if reason == "control_lost" and self._why:
+            message += f"; {self._why}"
         if self.blind is not None:
             self.blind = Blind(reason=reason, since=self.blind.since, message=message)
         elif reason in AT_ONCE or graced:

@@ -1,11 +1,15 @@
 """The latest nodes in memory; comparing two snapshots and ping results -> events. Pure."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from tsmon.classify import Role, Severity
 from tsmon.monitor.control.inventory import Inventory
+from tsmon.monitor.routes import RouteTable
+from tsmon.monitor.services.service import Service, ServiceKey
+from tsmon.source.extras import LockedOut
 from tsmon.source.pings import Path
 from tsmon.source.status import NodeFacts, Tailnet
 
@@ -28,6 +32,10 @@ EVENT_TYPES = (
     "operator",
     "channel_failed",
     "tailnet_renamed",
+    "service_down",
+    "service_up",
+    "route_moved",
+    "node_locked_out",
 )
 
 
@@ -192,6 +200,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What the control server knows; None: it is not asked."""
     ephemeral: frozenset[str] = frozenset()
     """Stable IDs of nodes that leave the tailnet when they go offline, says the control server."""
+    services: Mapping[ServiceKey, Service] = {}
+    """Checked ports, as of the last trusted document; nothing of them is known while tsmon is blind."""
+    cannot_ask: str = ""
+    """Why no port can be asked, "" when they can."""
+    routes: RouteTable = RouteTable()
+    locked_out: tuple[LockedOut, ...] = ()
+    """Machines that wait for a signature of the tailnet lock."""
 
     def shown(self, node: Node) -> Shown:
         """The state of `node` as it is shown now."""

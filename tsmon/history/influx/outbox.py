@@ -16,7 +16,7 @@ from tsmon.config import InfluxSettings
 from tsmon.history.influx.points import Packed, event_lines_of, lines_of, pack, unpack
 from tsmon.history.rows import SELECT_EVENTS, read_events
 from tsmon.history.store import Store, StoreError
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import AnySample
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Outbox:
         self.marks: dict[str, str] = {}
         """How far the events went in, and since when the samples, as the store has it."""
 
-    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+    async def put_samples(self, grid: float, samples: Sequence[AnySample]) -> None:
         """Commit the samples of one grid time. While the store cannot be written they are held in memory and
         go in with the next ones."""
         tags = self._settings.tags

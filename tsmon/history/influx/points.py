@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import AnySample, Sample, ServiceSample
 from tsmon.monitor.state import Event
 
 MEASUREMENT = "tailscale_health"
 EVENT_MEASUREMENT = "tailscale_event"
+SERVICE_MEASUREMENT = "tailscale_service"
 MOST_LINES = 5000
 MOST_BYTES = 1_000_000
 """Of one request, before compression."""
@@ -39,21 +40,29 @@ def library() -> Any:
     return influxdb_client
 
 
-def lines_of(grid: float, samples: Iterable[Sample], tags: Mapping[str, str]) -> list[str]:
+def lines_of(grid: float, samples: Iterable[AnySample], tags: Mapping[str, str]) -> list[str]:
     """One line per sample, at a grid time in Unix seconds, second precision. Run it in a thread."""
     client = library()
     lines = []
     for sample in samples:
-        point = _begin(client, MEASUREMENT, tags).time(int(grid), client.WritePrecision.S)
+        is_node = isinstance(sample, Sample)
+        point = _begin(client, MEASUREMENT if is_node else SERVICE_MEASUREMENT, tags)
+        point.time(int(grid), client.WritePrecision.S)
         point.tag("hostname", sample.hostname).tag("node_type", sample.node_type)
-        point.tag("os", _tag_value(sample.os) or "unknown")
-        point.field("online", int(sample.online))
-        if sample.ip:
-            point.field("ip", sample.ip)
+        _fill(point, sample)
         if sample.latency_ms is not None:
             point.field("latency_ms", float(sample.latency_ms))
         lines.append(point.to_line_protocol())
     return lines
+
+
+def _fill(point: Any, sample: AnySample) -> None:
+    if isinstance(sample, ServiceSample):
+        point.tag("check", _tag_value(sample.check)).field("up", sample.up)
+        return
+    point.tag("os", _tag_value(sample.os) or "unknown").field("online", int(sample.online))
+    if sample.ip:
+        point.field("ip", sample.ip)
 
 
 def event_lines_of(events: Iterable[Event], tags: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,7 @@ from tsmon.history.influx.outbox import Contents, Outbox, WaitingRequest
 from tsmon.history.influx.points import library
 from tsmon.history.influx.verdicts import Action, WriteVerdict
 from tsmon.history.store import Store, StoreError
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import AnySample
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Influx:
         except StoreError as error:
             log.warning("influx_outbox_unread", error=str(error))
 
-    async def put_samples(self, grid: float, samples: Sequence[Sample]) -> None:
+    async def put_samples(self, grid: float, samples: Sequence[AnySample]) -> None:
         """Commit the samples of one grid time to the outbox; sending is another's job."""
         await self._outbox.put_samples(grid, samples)
         self._news.set()

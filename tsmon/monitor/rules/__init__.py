@@ -16,6 +16,8 @@ from tsmon.monitor.rules.missing import MissingRoles
 from tsmon.monitor.rules.outages import Outages
 from tsmon.monitor.rules.own import Own
 from tsmon.monitor.rules.paths import Paths
+from tsmon.monitor.rules.routes_lost import RoutesLost
+from tsmon.monitor.rules.service_down import ServicesDown
 from tsmon.monitor.rules.step import EPSILON, Limits, Step, until_due
 from tsmon.monitor.rules.unreadable import UnreadableRows
 from tsmon.monitor.state import Event, Node
@@ -55,6 +57,8 @@ class Rules:
         self._paths = Paths(book)
         self._own = Own(book)
         self._control = Control(book, redundant)
+        self._services = ServicesDown(book)
+        self._routes = RoutesLost(book)
 
     @property
     def redundant(self) -> frozenset[str]:
@@ -76,6 +80,8 @@ class Rules:
             self._paths.look(step)
             self._own.look_at_path(step)
             self._control.look(step)
+            self._services.look(step)
+            self._routes.look(step)
         self._hush(step, step.now)
         return self.book.take(asks)
 
@@ -108,7 +114,14 @@ class Rules:
         """The configuration was reloaded: alerts that no role asks for end at once, without a message (rule
         8.10)."""
         self._missing.roles_changed(roster.missing_roles, now)
-        kinds = ("node_offline", "node_detached", "node_flapping", "key_expiring", "row_unreadable")
+        kinds = (
+            "node_offline",
+            "node_detached",
+            "node_flapping",
+            "key_expiring",
+            "row_unreadable",
+            "service_down",
+        )
         for alert in self.book.of_kind(*kinds):
             node = roster.nodes.get(alert.node_id or "")
             if node is not None and node.role.alert == "none" and not Keys.is_own_key(alert, node):
@@ -119,10 +132,13 @@ class Rules:
         """Seconds until the next alert would fall due if nothing changes, None when none is waiting."""
         waits = [step.limits.blind_after - a.waited for a in self._pending("monitor_blind") if step.blind]
         kinds = ("node_offline", "node_detached", "node_missing", "row_unreadable")
-        for alert in self._pending(*kinds) if step.trusted else ():
+        beyond = ("service_down", "route_lost", "exit_node_lost")
+        for alert in self._pending(*kinds, *beyond) if step.trusted else ():
             node = node_of(alert, step)
             if node is not None:
                 waits.append(until_due(alert, node))
+            elif alert.kind in beyond:
+                waits.append(step.limits.offline_after - alert.waited)
         return min((wait for wait in waits if wait > EPSILON), default=None)
 
     def due_outages(self) -> set[str]:

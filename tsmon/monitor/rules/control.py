@@ -182,7 +182,7 @@ class Control:
             )
         elif alert.state == "pending":
             alert = self.book.update(alert, waited=alert.waited + step.elapsed)
-        if alert.state == "pending" and alert.waited >= step.limits.redundancy_after - EPSILON:
+        if alert.state == "pending" and alert.waited >= step.limits.offline_after - EPSILON:
             left = [_name(control.devices[id_], step) for id_, state in states.items() if state]
             which = f"{left[0]} alone routes it" if left else "nobody routes it"
             words = f"{prefix} has lost a router, {_name(lost, step)}: {which}"

@@ -8,7 +8,10 @@ from tsmon.base.clock import Moment
 from tsmon.monitor.alerts import Alert, AlertSeverity
 from tsmon.monitor.control.drift import Drift
 from tsmon.monitor.control.inventory import Inventory
+from tsmon.monitor.routes import RouteTable
+from tsmon.monitor.services.service import Service, ServiceKey
 from tsmon.monitor.state import Blind, Event, Node
+from tsmon.source.extras import LockedOut
 
 EPSILON = 1e-6
 
@@ -28,7 +31,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long before its end a credential is worth a word."""
     device_joined: bool = False
     """A new device is worth an alert."""
-    redundancy_after: float = 0.0
+    offline_after: float = 0.0
+    """Of what no role has one of its own for."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +67,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What the control server knows; None: it is not asked."""
     drifts: tuple[Drift, ...] = ()
     """What it says that changed, in this step."""
+    services: Mapping[ServiceKey, Service] = {}
+    routes: RouteTable = RouteTable()
+    locked_out: tuple[LockedOut, ...] = ()
 
 
 def alerts_for(node: Node) -> bool:
