@@ -27,6 +27,7 @@ from tsmon.server.answers import (
 )
 from tsmon.server.assets import Pages
 from tsmon.server.badge import badge
+from tsmon.server.beyond_routes import BeyondRoutes
 from tsmon.server.bodies import critical_body, nodes_body
 from tsmon.server.coverage_route import CoverageRoutes
 from tsmon.server.figures import FigureCache, History
@@ -91,6 +92,7 @@ class Api:
             clock, self._present, history, embedded, readiness=readiness, one_node=self._one_node
         )
         self._coverage = CoverageRoutes(self._present)
+        self._beyond = BeyondRoutes(clock, self._present, store)
         self._past = HistoryRoutes(clock, self._present, history, self._one_node)
         self.reports = ReportRoutes(
             store,
@@ -136,6 +138,7 @@ class Api:
             self._log.route(f"{base}/logs"),
             *self._past.routes(base),
             *self._coverage.routes(base),
+            *self._beyond.routes(base),
             Route(f"{base}/whois/{{ip}}", self.whois, "Who an address is", dict[str, Any], NoQuery),
             *self.reports.routes(),
             Route(f"{base}/stream", self.stream, "Server-Sent Events", str, NoQuery),

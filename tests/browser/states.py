@@ -16,6 +16,7 @@ from tests.support.world import settings
 from tsmon.daemon.daemon import Daemon
 from tsmon.daemon.reload import Reload
 from tsmon.demo.servers import serving
+from tsmon.demo.tailnet import SimTailnet
 from tsmon.monitor.alerts import Silence
 
 NAMES = ("git", "dev", PROD, "alices-laptop")
@@ -244,6 +245,32 @@ async def unseen(page: Page) -> AsyncIterator[None]:
             yield
 
 
+@asynccontextmanager
+async def services(page: Page) -> AsyncIterator[None]:
+    """Ports that refuse, a router, an exit node, machines that are locked out; names as they may be."""
+
+    def furnish(tailnet: SimTailnet) -> None:
+        tailnet.add("db", ports={5432: "open"})
+        tailnet.add("x" * 63, ports={})
+        tailnet.add("router", online=False, alive=False, routes=["10.1.0.0/16"])
+        tailnet.add("router-2", routes=["10.2.0.0/16"], exit_node_option=True)
+        tailnet.lock = [HOSTILE, "newcomer"]
+
+    toml = (
+        'service_interval = "1s"\n[[roles]]\nname = "db"\nhosts = ["db", "x*"]\n'
+        'checks = ["tcp:5432", "http:8080/healthz"]\n'
+    )
+    async with _site(*NAMES, toml=toml, furnish=furnish, over_socket=True) as found:
+        monitor = found.daemon.monitor
+        await found.until(lambda: sum(one.down for one in monitor.view.services.values()) == 3)
+        await found.until(lambda: monitor.view.locked_out)
+        await _open(page, found)
+        await page.locator("#routes-part summary").click()
+        await expect(page.locator("#services li")).to_have_count(4)
+        await expect(page.locator("#routes li")).to_have_count(4)
+        yield
+
+
 STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "blind": blind,
     "stale": stale,
@@ -258,5 +285,6 @@ STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "hostile": hostile,
     "node": node_page,
     "unseen": unseen,
+    "services": services,
 }
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1400)]

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import BrowserContext, Route, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules, overflow
-from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, stale, unseen
+from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, services, stale, unseen
 from tests.support.site import Site
 
 pytestmark = SEEN
@@ -122,3 +122,24 @@ async def test_without_a_control_server_nothing_is_said_of_it(here: Site, anew: 
     await expect(page.locator("#facts div").first).to_be_visible()
     await expect(page.locator("#facts")).not_to_contain_text("control server")
     await expect(page.locator("#unseen-part")).to_be_hidden()
+
+
+async def test_services_that_are_down_are_named_first_and_in_their_node(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with services(page):
+        await expect(page.locator("#services-count")).to_contain_text("4 checks, 3 down")
+        await expect(page.locator("#services li").last).to_contain_text("db tcp:5432")
+        await expect(page.locator("#services li").last).to_contain_text("answers")
+        await expect(page.locator("#rows .row", has_text="db")).to_contain_text("1 of 2 services down")
+        await expect(page.locator("#routes")).to_contain_text("router-2")
+        await expect(page.locator("#routes")).to_contain_text("its key waits for a signature")
+        await page.locator("#rows").get_by_role("link", name="db", exact=True).click()
+        await expect(page.locator("#node-services li")).to_have_count(2)
+        await expect(page.locator("#node-services")).to_contain_text("http:8080/healthz")
+
+
+async def test_without_checks_and_routes_the_page_has_no_such_parts(anew: BrowserContext) -> None:
+    page = await anew.new_page()
+    async with empty(page):
+        for part in ("#services-part", "#routes-part"):
+            await expect(page.locator(part)).to_be_hidden()

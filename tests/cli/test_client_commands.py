@@ -414,7 +414,7 @@ def interrupt_after(fake: FakeApi, requests: int) -> None:
 
 
 def test_watch_as_json_is_one_line_a_step_and_survives_a_failure(api: FakeApi) -> None:
-    interrupt_after(api, 8)
+    interrupt_after(api, 10)
     failing = iter([False, True, False, False])
     api.overrides["summary"] = lambda: (
         error(503, "busy", "later") if next(failing) else web.json_response(api.summary())

@@ -53,6 +53,7 @@ SHARED = {
     "NodeDetail",
     "UptimeAnswer",
     "OutageAnswer",
+    "ServiceCounts",
     "LatencyAnswer",
     "EventAnswer",
 }

@@ -71,15 +71,17 @@ def _end(code: int, text: str) -> NoReturn:
 @client_options
 @click.option("--host", metavar="NODE", help="This node alone, by name or ID.")
 @click.option("--critical-only", is_flag=True, help="Look at the critical nodes alone.")
-def check(*, url: str | None, timeout: float, host: str | None, critical_only: bool) -> None:
+@click.option("--services", is_flag=True, help="Look at the checked ports, too.")
+def check(*, url: str | None, timeout: float, host: str | None, critical_only: bool, services: bool) -> None:
     """How the tailnet is, for Nagios, Icinga, Checkmk and the like.
 
     Exit code 2: a production node is offline; 1: another critical node is, or any node is off the control
-    server but answers pings; 3: tsmon cannot see, or does not answer; 0: all is well.
+    server but answers pings; 3: tsmon cannot see, or does not answer; 0: all is well. With --services a
+    checked port that is down counts as its node would: 2 on a production node, else 1.
     """
     if host and critical_only:
         raise click.UsageError("--host and --critical-only exclude each other")
-    result = asyncio.run(_look(url, timeout, host, critical_only=critical_only))
+    result = asyncio.run(_look(url, timeout, host, critical_only=critical_only, services=services))
     problems = sorted(result.problems, key=lambda problem: _WORST_FIRST.index(problem.code))
     texts = [problem.text for problem in problems]
     head = "; ".join(texts[:_NAMED]) + (f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
@@ -94,17 +96,23 @@ def _clean(text: str) -> str:
     return plain(text, 2000).replace("|", "/")
 
 
-async def _look(url: str | None, timeout: float, host: str | None, *, critical_only: bool) -> CheckOutcome:
+async def _look(
+    url: str | None, timeout: float, host: str | None, *, critical_only: bool, services: bool
+) -> CheckOutcome:
     begun = time.monotonic()
     async with connect(url, timeout) as api:
         summary = await api.get("summary")
         if host:
             node = await api.get(f"nodes/{quote(host, safe='')}")
+            nodes = [node]
             result = judge_node(node, summary, time.time())
         else:
             nodes = await api.get("nodes", project_only=str(critical_only).lower(), fields=_FIELDS)
             missing = await _missing(api, summary, nodes)
             result = judge(summary, nodes, missing, time.time(), critical_only=critical_only)
+        if services:
+            answer = await api.get("services", limit=100_000, **({"node": host} if host else {}))
+            result = with_services(result, answer, nodes)
     return result._replace(perfdata=[*result.perfdata, f"time={time.monotonic() - begun:.3f}s;;;0"])
 
 
@@ -157,6 +165,32 @@ def _problem(node: dict[str, Any], now: float) -> Problem | None:
     if node["state"] == "offline":
         return Problem(CRITICAL if node["node_type"] == "production" else WARNING, words)
     return Problem(UNKNOWN, words) if node["state"] == "unknown" else None
+
+
+def with_services(result: CheckOutcome, answer: dict[str, Any], nodes: list[dict[str, Any]]) -> CheckOutcome:
+    """The outcome with that of the checked ports; of nodes that are looked at, and of Tailscale Services."""
+    types = {node["hostname"]: node["node_type"] for node in nodes}
+    rows = [row for row in answer["services"] if row["service"] or row["hostname"] in types]
+    down = [row for row in rows if row["state"] not in ("ok", "unknown")]
+    problems = [
+        Problem(
+            CRITICAL if types.get(row["hostname"]) == "production" else WARNING,
+            f"{row['hostname']}: {row['check']} {row['state'].replace('_', ' ')}",
+        )
+        for row in down
+    ]
+    if rows and not answer["can_check"]:
+        problems.append(Problem(UNKNOWN, f"no port can be asked: {answer['why_not']}"))
+    well = sum(row["state"] == "ok" for row in rows)
+    return CheckOutcome(
+        f"{result.fine}, {well} of {len(rows)} services well",
+        [*result.problems, *problems],
+        [
+            *result.perfdata,
+            f"services_ok={well};;;0;{len(rows)}",
+            f"services_down={len(down)};;;0;{len(rows)}",
+        ],
+    )
 
 
 def is_detached(node: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from tsmon.cli.admin import admin_socket, unreachable
 from tsmon.cli.options import Given, settings_options
 from tsmon.cli.terminal import CliError, plain, read_moment, utc_text
 
-TABLES = ("events", "spans", "observed", "latency")
+TABLES = ("events", "spans", "service_spans", "observed", "latency")
 
 
 @click.command()
@@ -32,9 +32,9 @@ def export(
 ) -> None:
     """Write a table of the history, one JSON object a line.
 
-    events: what happened. spans: how long each node kept each state. observed: when tsmon could see.
-    latency: of the pinged nodes. Asks the running tsmon over the socket in its state directory: run it as
-    the same user.
+    events: what happened. spans: how long each node kept each state; service_spans: each checked port.
+    observed: when tsmon could see. latency: of the pinged nodes. Asks the running tsmon over the socket in
+    its state directory: run it as the same user.
 
     With --line-protocol or --to-influxdb instead of a table: one sample per node and grid time, second
     precision, for an InfluxDB that came later. --to-influxdb sends what lies before its first sample.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tsmon.base.text import counted, length_words
+from tsmon.cli.picture_services import services_lines
 from tsmon.cli.terminal import SEVERITY_STYLES, local_time, local_words, plain, when
 from tsmon.monitor.wording import BRIEF_WORDS
 
@@ -25,6 +26,8 @@ class Report(NamedTuple):
     alerts: list[dict[str, Any]]
     coverage: dict[str, Any] | None = None
     """What the control server knows; None when it is not asked, or was not to be shown."""
+    services: dict[str, Any] | None = None
+    """The checked ports, those that are down first; None when none is asked."""
 
 
 def render(report: Report, now: float, limit: int, out: "Console", *, problem: str = "") -> "RenderableType":
@@ -44,6 +47,8 @@ def render(report: Report, now: float, limit: int, out: "Console", *, problem: s
         parts.append(Text(words, style="bold black on yellow" if out.is_terminal else ""))
     parts.append(Text())
     parts += _table(report.nodes, now, limit, out.width, utf8=utf8)
+    if report.services is not None:
+        parts += [Text(), *services_lines(report.services, now, everything=not limit, utf8=utf8)]
     if report.coverage is not None:
         parts += [Text(), *_coverage(report.coverage, now)]
     if report.alerts:

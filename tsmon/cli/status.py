@@ -31,7 +31,10 @@ SHOWN = 40
     help=f"Every node, not the first {SHOWN}, and what is not seen from there.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="As JSON: summary, nodes, alerts; with --all also coverage."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="As JSON: summary, nodes, alerts, services; with --all also coverage.",
 )
 @click.option("--watch", "-w", is_flag=True, help="Again and again, until Ctrl-C.")
 @click.option(
@@ -88,7 +91,16 @@ async def fetch(api: ApiClient, *, everything: bool = False) -> Report:
         raise CliError(f"{api.name}: the answer is not tsmon's: is that tsmon? (--url)")
     firing = [alert for alert in alerts.get("alerts", []) if isinstance(alert, dict)]
     coverage = await api.get("coverage", limit=10_000) if everything else None
-    return Report(summary, nodes, firing, coverage if isinstance(coverage, dict) else None)
+    services = None
+    with suppress(CliError):  # an older tsmon has none to show
+        services = await api.get("services", limit=10_000)
+    return Report(
+        summary,
+        nodes,
+        firing,
+        coverage if isinstance(coverage, dict) else None,
+        services if isinstance(services, dict) and services.get("services") else None,
+    )
 
 
 Show = Callable[..., None]

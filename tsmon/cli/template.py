@@ -63,6 +63,9 @@ BODY = """\
 # offline_after = "2m"                           # how long a node is offline before it alerts
 # blind_after = "2m"                             # how long tsmon cannot see before it alerts
 # reconnect_grace = "30s"
+# service_interval = "1m"                        # of checks = ["tcp:22"] in [[roles]]
+# services = false                               # check the Tailscale Services seen from here
+# diagnose = true                                # find out why control is lost
 # key_expiry_steps = ["14d", "3d", "1d"]
 
 # --- who is notified --------------------------------------------------------------------------------

@@ -93,6 +93,14 @@ class IncidentsAnswer(msgspec.Struct):
     as_of: str | None
 
 
+class ServiceCounts(msgspec.Struct, gc=False):
+    """How many of a node's checked ports are in which state."""
+
+    ok: int
+    down: int
+    unknown: int
+
+
 class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten thousand; holds no cycles
     hostname: str
     ip: str | None
@@ -129,6 +137,8 @@ class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten tho
     alert: str | None
     flapping: bool
     silenced_until: str | None
+    services: ServiceCounts | None = None
+    """Of its checked ports; null when none is asked."""
     control: ControlFacts | None
     """Null without a control server to ask, and for a node that it does not list."""
 

@@ -5,17 +5,19 @@ either: no alert may fire because tsmon is blind, and of several monitors a blin
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from tsmon.monitor.alerts import ALERT_KINDS, Alert
 from tsmon.monitor.control.inventory import Inventory
 from tsmon.monitor.state import Node, View
+from tsmon.server.beyond_metrics import route_families, service_families
+from tsmon.server.families import counter, gauge, labelled
 from tsmon.server.params import NoQuery
 from tsmon.server.render import NO_FIGURES, Figures
 from tsmon.server.replies import Body, reply
@@ -123,18 +125,6 @@ class _Registry(CollectorRegistry):
         return self._families()
 
 
-def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
-    """Without a value it is only named."""
-    yield GaugeMetricFamily(f"tsmon_{name}", text, value=value)
-
-
-def _labelled(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]) -> Metric:
-    family = GaugeMetricFamily(f"tsmon_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
 def _tailnet(scrape: Scrape) -> Iterator[Metric]:
     view, health = scrape.view, scrape.view.health()
     # Not `monitor` and `tailnet`: those are labels of the target in Prometheus, which `up` has, too.
@@ -143,35 +133,36 @@ def _tailnet(scrape: Scrape) -> Iterator[Metric]:
         "tailnet_name": view.tailnet.name if view.tailnet is not None else "",
     }
     yield InfoMetricFamily("tsmon_monitor", "Who watches which tailnet.", value=named)
-    yield from _gauge("blind", "1 while tsmon cannot see the tailnet.", float(view.blind is not None))
+    yield from gauge("blind", "1 while tsmon cannot see the tailnet.", float(view.blind is not None))
     reason = [([view.blind.reason], 1.0)] if view.blind is not None else []
-    yield _labelled("blind_reason", "Why tsmon cannot see the tailnet, while it cannot.", ["reason"], reason)
-    yield from _gauge(
+    yield labelled("blind_reason", "Why tsmon cannot see the tailnet, while it cannot.", ["reason"], reason)
+    yield from gauge(
         "last_trusted_snapshot_timestamp_seconds", "When the tailnet was last seen for sure.", view.as_of
     )
-    yield _labelled(
+    yield labelled(
         "nodes",
         "Nodes by state.",
         ["state"],
         (([state], float(getattr(health, state))) for state in _STATES),
     )
-    yield _labelled(
+    yield labelled(
         "critical_nodes",
         "Critical nodes by state; a role that lost its node counts as one more offline node.",
         ["state"],
         (([state], float(getattr(health, f"critical_{state}"))) for state in _STATES),
     )
     ratio = None if health.health_percentage is None else health.health_percentage / 100
-    yield from _gauge(
+    yield from gauge(
         "critical_health_ratio", "Critical nodes online / critical nodes whose state is known.", ratio
     )
     if view.inventory is not None:
         yield from _control(view, view.inventory)
+    yield from route_families(view)
     counts = {(kind, severity): 0 for kind in ALERT_KINDS for severity in _SEVERITIES}
     for alert in scrape.alerts:
         if alert.state == "firing":
             counts[alert.kind, alert.severity] += 1
-    yield _labelled(
+    yield labelled(
         "alerts_firing",
         "Alerts that fire, by kind and severity.",
         ["kind", "severity"],
@@ -182,16 +173,16 @@ def _tailnet(scrape: Scrape) -> Iterator[Metric]:
 def _control(view: View, inventory: Inventory) -> Iterator[Metric]:
     seen = sum(id_ in view.nodes for id_ in inventory.devices)
     counts = {"true": seen, "false": len(inventory.devices) - seen}
-    yield _labelled(
+    yield labelled(
         "control_nodes",
         "Machines that the control server knows, by whether this monitor sees them.",
         ["seen"],
         (([word], float(count)) for word, count in counts.items()),
     )
-    yield from _gauge(
+    yield from gauge(
         "control_failing", "1 while the control server's API gives no answer.", float(bool(inventory.error))
     )
-    yield from _gauge(
+    yield from gauge(
         "control_answer_timestamp_seconds", "When the control server's API last answered.", inventory.as_of
     )
 
@@ -200,13 +191,13 @@ def _nodes(scrape: Scrape) -> Iterator[Metric]:
     view = scrape.view
     rows = list(_named(view))
     states = [(labels, node, view.shown(node).state) for labels, node in rows]
-    yield _labelled(
+    yield labelled(
         "node_online",
         "1 online, 0 offline; absent while the state is unknown.",
         _NODE,
         ((labels, float(state == "online")) for labels, _, state in states if state != "unknown"),
     )
-    yield _labelled(
+    yield labelled(
         "node_state",
         "1 for the state that the node is in; absent while tsmon is blind.",
         [*_NODE, "state"],
@@ -217,16 +208,16 @@ def _nodes(scrape: Scrape) -> Iterator[Metric]:
             for name in _STATES
         ),
     )
-    yield _labelled(
+    yield labelled(
         "node_critical",
         "1 for a critical node.",
         _NODE,
         ((labels, float(node.role.critical)) for labels, node in rows),
     )
-    yield _labelled(
+    yield labelled(
         "node_uptime_ratio", "Time online / time observed.", ["hostname", "window"], _uptimes(scrape, rows)
     )
-    yield _labelled(
+    yield labelled(
         "node_coverage_ratio",
         "Time observed / time since the node was first seen, over 24 h.",
         ["hostname"],
@@ -237,7 +228,7 @@ def _nodes(scrape: Scrape) -> Iterator[Metric]:
         ),
     )
     measured = [(labels, view.measured(node)) for labels, node in rows]
-    yield _labelled(
+    yield labelled(
         "node_latency_seconds",
         "Round trip of the last ping, of the last 5 minutes; absent while the node is not online.",
         ["hostname"],
@@ -247,24 +238,25 @@ def _nodes(scrape: Scrape) -> Iterator[Metric]:
             if found.latency_ms is not None
         ),
     )
-    yield _labelled(
+    yield labelled(
         "node_path_info",
         "How the last ping reached the node: direct, relay or peer_relay.",
         ["hostname", "path"],
         (([labels[0], found.path], 1.0) for labels, found in measured if found.path is not None),
     )
-    yield _labelled(
+    yield labelled(
         "node_last_seen_timestamp_seconds",
         "When the node was last online.",
         ["hostname"],
         (([labels[0]], seen) for labels, node in rows if (seen := view.last_seen(node)) is not None),
     )
-    yield _labelled(
+    yield labelled(
         "node_key_expiry_timestamp_seconds",
         "When the node key expires; absent for keys that do not.",
         ["hostname"],
         (([labels[0]], expiry) for labels, node in rows if (expiry := node.facts.key_expiry) is not None),
     )
+    yield from service_families(view, {node.id: labels[0] for labels, node in rows})
 
 
 def _uptimes(scrape: Scrape, rows: list[tuple[list[str], Node]]) -> Iterator[tuple[list[str], float]]:
@@ -287,26 +279,24 @@ def _named(view: View) -> Iterator[tuple[list[str], Node]]:
 
 def _own(own: OwnFigures) -> Iterator[Metric]:
     yield InfoMetricFamily("tsmon_build", "This tsmon.", value={"version": own.version})
-    yield from _gauge("start_time_seconds", "When tsmon started.", own.started)
-    yield _counter("polls", "Reads of the source.", own.polls)
-    yield _counter("poll_failures", "Reads of the source that failed.", own.poll_failures)
-    yield from _gauge(
+    yield from gauge("start_time_seconds", "When tsmon started.", own.started)
+    yield counter("polls", "Reads of the source.", own.polls)
+    yield counter("poll_failures", "Reads of the source that failed.", own.poll_failures)
+    yield from gauge(
         "poll_duration_seconds", "How long the last poll took, to its end in the store.", own.poll_seconds
     )
-    yield from _gauge(
+    yield from gauge(
         "store_failing", "1 while the embedded store cannot be written.", float(own.store_failing)
     )
-    yield from _gauge(
-        "store_waiting_batches", "Batches that wait in memory for the store.", own.store_waiting
-    )
-    yield from _gauge("stream_clients", "Clients of the live stream.", own.stream_clients)
-    yield _labelled(
+    yield from gauge("store_waiting_batches", "Batches that wait in memory for the store.", own.store_waiting)
+    yield from gauge("stream_clients", "Clients of the live stream.", own.stream_clients)
+    yield labelled(
         "channel_failing",
         "1 while a notification channel does not deliver.",
         ["channel"],
         (([channel.name], float(channel.failing)) for channel in own.channels),
     )
-    yield _labelled(
+    yield labelled(
         "channel_waiting_messages",
         "Messages that wait for a channel.",
         ["channel"],
@@ -321,19 +311,15 @@ def _own(own: OwnFigures) -> Iterator[Metric]:
     yield results
     if own.outbox_requests is None:
         return
-    yield from _gauge("influx_failing", "1 while InfluxDB does not take samples.", float(own.influx_failing))
-    yield from _gauge("influx_outbox_requests", "Requests that wait for InfluxDB.", own.outbox_requests)
-    yield from _gauge("influx_outbox_lines", "Lines that wait for InfluxDB.", own.outbox_lines)
-    yield from _gauge(
+    yield from gauge("influx_failing", "1 while InfluxDB does not take samples.", float(own.influx_failing))
+    yield from gauge("influx_outbox_requests", "Requests that wait for InfluxDB.", own.outbox_requests)
+    yield from gauge("influx_outbox_lines", "Lines that wait for InfluxDB.", own.outbox_lines)
+    yield from gauge(
         "influx_outbox_oldest_timestamp_seconds",
         "When the oldest waiting request was made.",
         own.outbox_oldest,
     )
-    yield _counter(
+    yield counter(
         "influx_lines_dropped", "Lines dropped because the outbox was full or too old.", own.lines_dropped
     )
-    yield _counter("influx_lines_quarantined", "Lines that InfluxDB refused.", own.lines_quarantined)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"tsmon_{name}", text, value=value)
+    yield counter("influx_lines_quarantined", "Lines that InfluxDB refused.", own.lines_quarantined)

@@ -10,6 +10,7 @@ from tsmon.history.uptime import Bars, Outage, Uptime
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import LatencyRow
 from tsmon.monitor.incidents import Incident
+from tsmon.monitor.services.service import ServiceKey
 from tsmon.monitor.state import Event, Node, View
 from tsmon.monitor.wording import REASON_WORDS, how_known
 from tsmon.server.answers import (
@@ -23,6 +24,7 @@ from tsmon.server.answers import (
     NodeAnswer,
     NodeDetail,
     OutageAnswer,
+    ServiceCounts,
     SeverityCounts,
     SummaryAnswer,
     UptimeAnswer,
@@ -145,8 +147,16 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         alert=str(worst.id) if worst is not None else None,
         flapping=alerts.is_flapping(node.id),
         silenced_until=rfc3339(alerts.silenced_until(node.id)),
+        services=_service_counts(node, view) if node.role.checks else None,
         control=control_facts(device) if device is not None else None,
     )
+
+
+def _service_counts(node: Node, view: View) -> ServiceCounts:
+    found = [view.services.get(ServiceKey(node.id, str(check))) for check in node.role.checks]
+    known = [one for one in found if one is not None and view.blind is None and one.state != "unknown"]
+    down = sum(one.down for one in known)
+    return ServiceCounts(len(known) - down, down, len(found) - len(known))
 
 
 def node_detail(

@@ -15,6 +15,7 @@ import {
 import { Log } from "./log.js";
 import { Drawer } from "./node.js";
 import { Refresh } from "./refresh.js";
+import { Beyond } from "./services.js";
 import { Table } from "./table.js";
 import { startTheme } from "./theme.js";
 import { age, clock, prose } from "./words.js";
@@ -24,6 +25,7 @@ const shown = { glance: null, title: "? tsmon", sparksAt: 0, revealed: false, st
 
 const log = new Log();
 const unseen = new Unseen();
+const beyond = new Beyond();
 const drawer = new Drawer(
   () => {
     remember(true);
@@ -53,7 +55,7 @@ async function work() {
     return answer.summary.as_of;
   }
   log.look(Number(answer.newest_event));
-  await Promise.all([table.refresh(), log.loaded ? null : log.refresh(), unseen.refresh()]);
+  await Promise.all([table.refresh(), log.loaded ? null : log.refresh(), unseen.refresh(), beyond.refresh()]);
   reveal();
   return answer.summary.as_of;
 }

@@ -363,8 +363,19 @@ function notes(node) {
       : null,
     node.flapping ? note("flapping", "comes and goes") : null,
     node.silenced_until ? note("silenced") : null,
+    services(node.services),
     node.state === "unknown" && node.last_state ? note(`was ${node.last_state}`) : null,
   ];
+}
+
+// Of its checked ports: what is down is said, else how many are well.
+function services(counts) {
+  if (!counts) return null;
+  const { ok, down, unknown } = counts;
+  const all = ok + down + unknown;
+  const title = `${ok} of ${all} checked ports answer`;
+  if (down) return make("span", { class: "note loud", title }, `${down} of ${all} services down`);
+  return make("span", { class: "note", title }, ok ? `${ok}/${all} services` : "services unknown");
 }
 
 const relayed = (node) =>

@@ -34,6 +34,7 @@ async def examine_source(settings: Settings) -> tuple["Snapshot | None", list[Fi
         says = f"{source.name}: {len(raw):,} bytes in {took * 1000:.0f} ms, tailscaled {snapshot.version}"
         found = [Finding("source", "ok", says), _examine_trust(snapshot), *_examine_rows(snapshot, settings)]
         found += [await _examine_ping(source, snapshot, settings)]
+        found += _examine_checks(source, snapshot, settings)
         if settings.auth.mode == "tailnet":
             found += [await _examine_whois(source, snapshot)]
         return snapshot, found
@@ -106,6 +107,19 @@ async def _examine_ping(source: "Source", snapshot: "Snapshot", settings: Settin
         )
     remedy = "without pings tsmon takes the control server's word; a newer sidecar has /ping"
     return Finding("ping", "warning", outcome.error or "this source cannot ping", remedy)
+
+
+def _examine_checks(source: "Source", snapshot: "Snapshot", settings: Settings) -> list[Finding]:
+    """Whether ports of nodes can be asked; nothing where none is to be."""
+    from tsmon.source.check_answer import CannotAskError  # noqa: PLC0415 (start-up time)
+
+    if not settings.services and not any(role.checks for role in settings.roles):
+        return []
+    try:
+        source.asker(snapshot.self_ips)
+    except CannotAskError as error:
+        return [Finding("checks", "failed", f"no port can be asked: {error}", "see docs/services.md")]
+    return [Finding("checks", "ok", "ports of nodes can be asked")]
 
 
 async def _examine_whois(source: "Source", snapshot: "Snapshot") -> Finding:
