@@ -207,9 +207,16 @@ class World:
 
     async def reload(self, toml: str) -> None:
         """Reload the configuration with this file."""
-        path = self.state_dir / "tsmon.toml"
-        path.write_text(toml)
-        self.settings = load(path, {}, {})
+        (self.state_dir / "tsmon.toml").write_text(toml)
+        await self.reload_file()
+
+    def settings_of_file(self) -> Settings:
+        """As the configuration file is now; without the values that the world was made with."""
+        return load(self.state_dir / "tsmon.toml", {}, {})
+
+    async def reload_file(self) -> None:
+        """Reload the configuration from the file."""
+        self.settings = self.settings_of_file()
         await Reload(self.parts, None).apply(self.settings)
 
     def break_store(self, why: str) -> None:

@@ -126,6 +126,7 @@ BODY = """\
 
 # [report]
 # time_zone = "UTC"                              # whose months and days
+# monthly = true                                 # each month's summary to the channels
 
 # [[notify]]
 # name = "phone"

@@ -49,6 +49,11 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
     remind_every: Limit = None
     hmac_secret: Secret | None = None
 
+    @property
+    def is_filtered(self) -> bool:
+        """The channel is for some of the nodes only, and gets nothing about the whole (rule 9.8)."""
+        return bool(self.hosts or self.tags or self.roles)
+
 
 class MaintenanceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[maintenance]]` table: `start` and `end` (RFC 3339), or `weekly` (`"sat 02:00-04:00"`)."""
@@ -125,6 +130,8 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str = "UTC"
+    monthly: bool = False
+    """Send the summary of each month that is over to the channels."""
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):

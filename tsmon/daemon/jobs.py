@@ -45,6 +45,7 @@ def jobs_of(parts: Parts) -> list[Job]:
         Job("lookout", collector.run_lookout),
         *(Job(name, run) for name, run in parts.notifier.loops()),
         Job("notify", parts.notifier.run),
+        Job("monthly", parts.monthly.run),
     ]
     if parts.heartbeat is not None:
         jobs.append(Job("heartbeat", parts.heartbeat.run))

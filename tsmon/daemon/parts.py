@@ -17,6 +17,7 @@ from tsmon.collector import Collector, SampleSink
 from tsmon.config import Settings
 from tsmon.daemon.importing import Importing
 from tsmon.daemon.loops import Loops
+from tsmon.daemon.monthly import MONTH, MonthlySummary
 from tsmon.daemon.outlet import Reread, SampleOutlet
 from tsmon.daemon.readiness import readiness
 from tsmon.daemon.scrape import scrape
@@ -76,6 +77,7 @@ class Parts:
     lookout: Lookout
     asking: Asking | None
     """What asks the control server."""
+    monthly: MonthlySummary
     api: Api
     metrics: Metrics
     begun: float
@@ -186,6 +188,14 @@ async def build(
         ),
         lookout=Lookout(clock, settings, source, known, ledger, diagnose=diagnosis, news=collector.want_read),
         asking=make_asking(settings, clock, known, ledger, control),
+        monthly=MonthlySummary(
+            clock,
+            lambda: api.settings,
+            answer=api.reports.answer,
+            announce=notifier.announce,
+            remember=lambda meta: monitor.note(meta=meta),
+            done=last.meta.get(MONTH) or "",
+        ),
         api=api,
         metrics=Metrics(lambda: scrape(parts)),
         begun=time.monotonic(),

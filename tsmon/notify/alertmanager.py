@@ -80,6 +80,10 @@ class AlertmanagerLine:
         """Alertmanager tells people in its own time, which tsmon does not know."""
         return {}
 
+    @property
+    def takes_reports(self) -> bool:
+        return False
+
     def post(self, notice: Notice) -> None:
         """Alertmanager takes alerts only; another channel's failure is in /readyz and /metrics."""
 

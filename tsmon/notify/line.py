@@ -77,6 +77,12 @@ class MessageLine:
         """Alerts that the channel was notified of -> when last (Unix seconds)."""
         return self.desk.notified
 
+    @property
+    def takes_reports(self) -> bool:
+        """A channel for some nodes, or for what is critical, is not for figures of the whole."""
+        channel = self.desk.channel
+        return not channel.is_filtered and channel.min_severity != "critical"
+
     def post(self, notice: Notice) -> None:
         """A notice that no alert made; it is stored with the next step."""
         self._extra.append(notice)

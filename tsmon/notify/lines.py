@@ -35,6 +35,10 @@ class Line(Protocol):
     def notified_at(self) -> Mapping[int, float]:
         """Alerts that people were notified of through it -> when last (Unix seconds)."""
 
+    @property
+    def takes_reports(self) -> bool:
+        """It is for the summary of a month, too."""
+
     def post(self, notice: Notice) -> None:
         """A notice that no alert made."""
 

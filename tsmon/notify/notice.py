@@ -7,7 +7,7 @@ import msgspec
 
 Phase = Literal["fell", "back", "still"]
 """fell: it is news that the condition holds. back: that it ended. still: said before, and it lasts."""
-NoticeKind = Literal["alert", "update", "recovery", "reminder", "quiet_over", "channel", "test"]
+NoticeKind = Literal["alert", "update", "recovery", "reminder", "quiet_over", "channel", "report", "test"]
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -63,6 +63,7 @@ class Notifier:
         self._away = start_without(
             stored.kept, stored.waiting, (channel.name for channel in settings.notify), clock.wall()
         )
+        self._reports: list[tuple[Notice, Mapping[str, str]]] = []
         self.lines: dict[str, Line] = make_lines(settings, stored.kept, stored.waiting, self, make_sender)
 
     def apply(self, settings: Settings) -> list[Line]:
@@ -95,6 +96,7 @@ class Notifier:
         } & self._monitor.alerts.keys()
         for silence in self._quiet.take_expired(self.clock.wall()):
             batch.also.append(forget_silence(silence.id))
+        self._hand_out_reports(batch)
         news = self._news(fired, resolved)
         for line in self.lines.values():
             line.step(news, batch, self._settings.remind_every)
@@ -104,6 +106,15 @@ class Notifier:
         dues = [due for line in self.lines.values() if (due := line.next_due(news)) is not None]
         self._next_due = min(dues, default=None)
         self._due.set()
+
+    def _hand_out_reports(self, batch: Batch) -> None:
+        """To the lines of this step, which may be others than those of when they were announced."""
+        for notice, meta in self._reports:
+            batch.meta |= meta
+            for line in self.lines.values():
+                if line.takes_reports:
+                    line.post(notice)
+        self._reports = []
 
     def _news(self, fired: set[int], resolved: list[Alert]) -> News:
         settings = self._settings
@@ -185,6 +196,12 @@ class Notifier:
         event = self._monitor.event("channel_failed", "warning", words, channel=name, error=reason)
         await self._monitor.note(event)
 
+    async def announce(self, key: str, title: str, words: str, meta: Mapping[str, str]) -> None:
+        """Send a summary to the channels that take one; `meta` is stored in the same transaction. The `key`
+        is the same however often the same is announced."""
+        self._reports.append((_notice("report", title, words, self.clock, key), meta))
+        await self._monitor.advance()
+
     # -- what operators ask for ------------------------------------------------------------------------
 
     async def test(self, name: str) -> Outcome:
@@ -219,8 +236,13 @@ class Notifier:
             if row["error"]
         ]
         channels = self._settings.notify
-        if channels and all(channel.hosts or channel.tags or channel.roles for channel in channels):
+        if channels and all(channel.is_filtered for channel in channels):
             found.append("every channel has a filter: nobody is notified when tsmon itself is blind or fails")
+        if self._settings.report.monthly and not any(line.takes_reports for line in self.lines.values()):
+            found.append(
+                "report.monthly reaches nobody: it goes to channels of messages without a filter and without"
+                ' min_severity = "critical"'
+            )
         return found
 
     def loops(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
@@ -228,5 +250,5 @@ class Notifier:
         return [(f"channel {line.name}", line.run) for line in self.lines.values()]
 
 
-def _notice(kind: NoticeKind, title: str, words: str, clock: Clock) -> Notice:
-    return Notice(key=uuid4().hex, kind=kind, made_at=clock.wall(), title=title, words=words)
+def _notice(kind: NoticeKind, title: str, words: str, clock: Clock, key: str = "") -> Notice:
+    return Notice(key=key or uuid4().hex, kind=kind, made_at=clock.wall(), title=title, words=words)

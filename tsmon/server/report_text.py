@@ -46,13 +46,17 @@ def report_text(answer: ReportAnswer) -> bytes:
     return "".join(line + "\n" for line in lines).encode()
 
 
-def summary_text(answer: ReportAnswer, most: int = 5) -> str:
+def summary_text(answer: ReportAnswer, most: int = 5, most_roles: int = 12) -> str:
     """The few lines that a message holds."""
     lines = [heading(answer), *remarks(answer)]
-    for role in answer.roles:
-        words = [f"{name(role.role)} ({role.nodes}): {uptime(role)}", f"{role.outages} outages"]
+    worst_roles = sorted(answer.roles, key=lambda role: -role.offline_s)
+    for role in worst_roles[:most_roles]:
+        outages = f"{role.outages or 'no'} {'outage' if role.outages == 1 else 'outages'}"
+        words = [f"{name(role.role)} ({role.nodes}): {uptime(role)}", outages]
         words += [budget(role)] if role.target is not None else []
         lines.append(", ".join(words))
+    if len(worst_roles) > most_roles:
+        lines.append(f"and {len(worst_roles) - most_roles} more roles")
     worst = [node for node in answer.nodes if node.offline_s][:most]
     if worst:
         named = (f"{name(node.hostname)} {length_words(node.offline_s)}" for node in worst)
