@@ -1,4 +1,4 @@
-"""The month's summary by message (rule 9.17): once, in its time zone's first hour, over restarts too."""
+"""The month's summary by message (rule 9.19): once, in its time zone's first hour, over restarts too."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -190,7 +190,7 @@ async def build(
         asking=make_asking(settings, clock, known, ledger, control),
         monthly=MonthlySummary(
             clock,
-            lambda: api.settings,
+            lambda: parts.settings,
             answer=api.reports.answer,
             announce=notifier.announce,
             remember=lambda meta: monitor.note(meta=meta),

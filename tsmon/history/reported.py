@@ -24,6 +24,7 @@ _SECONDS = 60.0
 
 
 _OPEN = float("inf")
+_LAST: tuple[int, Iterator[tuple[Any, ...]]] = (-1, iter(()))
 
 
 class ReportedOutage(msgspec.Struct, frozen=True, gc=False):
@@ -72,12 +73,10 @@ def _read(
     start, end, _ = period
     common, own = observed_since(db, start)
     rows = db.execute(
-        "SELECT num, id, first_seen FROM nodes WHERE removed_at IS NULL OR removed_at > ?", (start,)
+        "SELECT num, id, first_seen FROM nodes WHERE removed_at IS NULL OR removed_at > ? ORDER BY num",
+        (start,),
     ).fetchall()
     known = _known(db, present, [id_ for _, id_, _ in rows])
-    spans = {
-        num: [row[1:] for row in some] for num, some in groupby(_spans(db, start, end), key=itemgetter(0))
-    }
     plans = _Plans(windows, period, notes_between(db, start, end))
     reasons = _Reasons(db, start, end)
     bounds = period.days
@@ -88,8 +87,16 @@ def _read(
         return sums, day_letters(mine, observed, plan, bounds, seen)
 
     found = []
+    # One node after the other: a month of all spans at once is what Python's search for cycles would go
+    # through, again and again, and nothing else runs meanwhile.
+    spans = groupby(_spans(db, start, end), key=itemgetter(0))
+    numbered, some = next(spans, _LAST)
     for num, id_, first_seen in rows:
-        node, mine = known.get(id_), spans.get(num, [])
+        mine = []
+        if numbered == num:
+            mine = [row[1:] for row in some]
+            numbered, some = next(spans, _LAST)
+        node = known.get(id_)
         if node is None or first_seen >= end or not wanted(node):
             continue
         # Most nodes were online throughout, and all of those are alike.
@@ -154,7 +161,7 @@ def _spans(db: sqlite3.Connection, start: float, end: float) -> Iterator[tuple[A
     return db.execute(
         "SELECT num, state, start, coalesce(end, 9e999) FROM nodes CROSS JOIN spans ON node = num"
         " AND start >= coalesce((SELECT max(start) FROM spans WHERE node = num AND start <= ?), -9e999)"
-        " AND start < ? WHERE removed_at IS NULL OR removed_at > ?",
+        " AND start < ? WHERE removed_at IS NULL OR removed_at > ? ORDER BY num, start",
         (start, end, start),
     )
 

@@ -135,7 +135,7 @@ def _outage(outage: ReportedOutage, now: float) -> ReportOutage:
         duration_s=round((now if outage.end is None else outage.end) - outage.start),
         reason=outage.reason,
         planned=outage.planned,
-        notes=[
+        notes=tuple(
             ReportNote(
                 id=str(note.id),
                 author=note.author,
@@ -145,7 +145,7 @@ def _outage(outage: ReportedOutage, now: float) -> ReportOutage:
                 end=rfc3339(note.end),
             )
             for note in outage.notes
-        ],
+        ),
     )
 
 

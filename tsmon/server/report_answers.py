@@ -20,7 +20,7 @@ class ReportOutage(msgspec.Struct, gc=False):
     """Of all of it, until now while it lasts."""
     reason: str | None
     planned: bool
-    notes: list[ReportNote]
+    notes: tuple[ReportNote, ...]
 
 
 class ReportRole(msgspec.Struct):
