@@ -99,6 +99,7 @@ bench: $(VENV)/.dev ## benchmarks: tables and JSON (half an hour)
 	$(BIN)/python -m bench.history
 	$(BIN)/python -m bench.stream
 	$(BIN)/python -m bench.influx
+	$(BIN)/python -m bench.services
 
 setups: ## a set-up with each Python of this machine, with its own pip and with the newest
 	@MAKE='$(MAKE)' .ci/setups $(PYTHONS)

@@ -55,6 +55,17 @@ async def test_services_and_routes(tmp_path: Path) -> None:
         (db,) = await answer(here, "nodes?project_only=false&q=db")
         assert db["services"] == {"ok": 1, "down": 1, "unknown": 0}
 
+        report = await answer(here, "report?time_zone=UTC")
+        assert [(row["hostname"], row["check"]) for row in report["services"]] == [
+            ("db", "http:8080/"),
+            ("db", "tcp:5432"),
+        ]
+        assert report["services"][0]["outages"] == 1
+        assert report["services"][1]["offline_s"] == 0
+        assert "db http:8080/" in await here.get("/health-monitoring/report?format=text")
+        assert "db tcp:5432" in await here.get("/health-monitoring/report?format=html")
+        assert (await answer(here, "report?role=other"))["services"] == []
+
         routes = await answer(here, "routes")
         assert [(row["prefix"], row["router"], row["standbys"]) for row in routes["routes"]] == [
             ("10.0.0.0/24", "router", None)

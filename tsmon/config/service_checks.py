@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -66,7 +67,7 @@ def _nearest(text: str) -> str:
     if port and not 1 <= int(port[:6]) <= 65535:
         return "ports go from 1 to 65535, as tcp:22"
     if scheme in ("http", "https") and port:
-        path = given["path"]
+        path = quote(given["path"], safe="/?#[]@!$&'()*+,;=:%~")
         return f"did you mean {scheme}:{port}{path if path.startswith('/') else '/' + path}?"
     if port:
         return f"did you mean tcp:{port}?"

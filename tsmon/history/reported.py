@@ -77,7 +77,7 @@ def _read(
         (start,),
     ).fetchall()
     known = _known(db, present, [id_ for _, id_, _ in rows])
-    plans = _Plans(windows, period, notes_between(db, start, end))
+    plans = Plans(windows, period, notes_between(db, start, end))
     reasons = _Reasons(db, start, end)
     bounds = period.days
     shared: dict[str, tuple[Sums, str]] = {}
@@ -124,7 +124,7 @@ def _read(
     return found
 
 
-class _Plans:
+class Plans:
     """When which node's outages are planned."""
 
     def __init__(

@@ -55,7 +55,7 @@ class ServiceHistory:
         def read(db: sqlite3.Connection) -> dict[ServiceKey, list[Outage]]:
             return {
                 key: outages([Span(*span) for span in spans], start, end, float("inf"))
-                for key, _, spans in _services(db, float("-inf"), float("inf"), owner)
+                for key, _, spans in services_between(db, float("-inf"), float("inf"), owner)
             }
 
         return await self._store.read(read)
@@ -70,14 +70,16 @@ def _each(
 ) -> dict[ServiceKey, T]:
     observed, _ = observed_since(db, start)
     return {
-        key: work(spans, observed, first_seen) for key, first_seen, spans in _services(db, start, end, owner)
+        key: work(spans, observed, first_seen)
+        for key, first_seen, spans in services_between(db, start, end, owner)
     }
 
 
-def _services(
+def services_between(
     db: sqlite3.Connection, start: float, end: float, owner: str | None
 ) -> Iterator[tuple[ServiceKey, float, list[Stretch]]]:
-    """Key, first sight, and the spans that touch the window, in order; open ones end never."""
+    """Key, first sight, and the spans that touch the window, in order (open ones end never), of the services
+    of `owner` (of all) that are asked now."""
     mine = "" if owner is None else " AND s.id > ? AND s.id < ?"
     # A blank ends the owner's name, and "!" is the character after it.
     given = () if owner is None else (f"{owner} ", f"{owner}!")

@@ -48,7 +48,7 @@ class Lookout:
         self._ledger = ledger
         self._diagnose = diagnose
         self._news = news
-        self._control_url: str | None = None
+        self.control_url: str | None = None
 
     def apply(self, settings: Settings) -> None:
         """New settings after a reload."""
@@ -68,7 +68,7 @@ class Lookout:
         """One look; returns the seconds until the next one."""
         try:
             found = await self._source.locked_out()
-            self._control_url = await self._source.control_url()
+            self.control_url = await self._source.control_url()
         except SourceError:
             return _LOCKED_EVERY
         async with self._ledger.lock:
@@ -114,8 +114,8 @@ class Lookout:
         tailnets have names of its own."""
         tailnet = self._known.view.tailnet
         suffix = tailnet.suffix if tailnet is not None else ""
-        if self._control_url:
-            return self._control_url
+        if self.control_url:
+            return self.control_url
         if self._settings.control.kind == "headscale":
             return self._settings.control.url
         return TAILSCALE if self._settings.control.kind or suffix.endswith(".ts.net") else None

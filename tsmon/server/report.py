@@ -10,9 +10,19 @@ import msgspec
 from tsmon.base.clock import rfc3339
 from tsmon.history.report import Period, Sums, add_up
 from tsmon.history.reported import ReportedNode, ReportedOutage
+from tsmon.history.reported_services import ReportedService
+from tsmon.history.uptime import Outage
+from tsmon.monitor.services.service import ServiceKey
 from tsmon.server.csv_cells import cell
 from tsmon.server.replies import encode, encode_list
-from tsmon.server.report_answers import ReportAnswer, ReportNode, ReportNote, ReportOutage, ReportRole
+from tsmon.server.report_answers import (
+    ReportAnswer,
+    ReportNode,
+    ReportNote,
+    ReportOutage,
+    ReportRole,
+    ReportService,
+)
 
 
 class Question(NamedTuple):
@@ -32,6 +42,7 @@ def report_answer(
     found: Iterable[ReportedNode],
     question: Question,
     targets: Mapping[str, float],
+    services: Iterable[ReportedService] = (),
     *,
     as_of: float | None,
     blind: str | None,
@@ -58,7 +69,29 @@ def report_answer(
         blind=blind,
         day_bounds=[rfc3339(bound) for bound in period.days],
         roles=roles,
+        services=[_service(row, question) for row in sorted(services, key=_service_order)],
         nodes=nodes,
+    )
+
+
+def _service_order(row: ReportedService) -> tuple[float, str, ServiceKey]:
+    return -row.sums.offline, row.name, row.key
+
+
+def _service(row: ReportedService, question: Question) -> ReportService:
+    whole = row.sums.whole()
+    return ReportService(
+        node_id=None if row.key.owner.startswith("svc:") else row.key.owner,
+        hostname=row.name,
+        check=row.key.check,
+        uptime_percentage=row.sums.uptime_percentage,
+        coverage=row.sums.coverage,
+        online_s=int(whole.online),
+        offline_s=int(whole.offline),
+        unknown_s=int(whole.unknown),
+        planned_s=int(whole.planned),
+        outages=len(row.outages),
+        longest_outage_s=_longest(row.outages, question.period),
     )
 
 
@@ -119,7 +152,7 @@ def _budget(sums: Sequence[Sums], question: Question, target: float | None) -> i
     return None if left is None else round(left)
 
 
-def _longest(outages: Iterable[ReportedOutage], period: Period) -> int:
+def _longest(outages: Iterable[ReportedOutage | Outage], period: Period) -> int:
     """Seconds of the longest one that lie in the period."""
     lengths = (
         (period.end if o.end is None else min(o.end, period.end)) - max(o.start, period.start)

@@ -61,6 +61,23 @@ class ReportNode(msgspec.Struct):
     outage_list: list[ReportOutage]
 
 
+class ReportService(msgspec.Struct, kw_only=True, gc=False):
+    """One checked port in the period."""
+
+    node_id: str | None
+    """Null for a Tailscale Service."""
+    hostname: str
+    check: str
+    uptime_percentage: float | None
+    coverage: float | None
+    online_s: int
+    offline_s: int
+    unknown_s: int
+    planned_s: int
+    outages: int
+    longest_outage_s: int
+
+
 class ReportAnswer(msgspec.Struct):
     start: str | None
     end: str | None
@@ -74,4 +91,5 @@ class ReportAnswer(msgspec.Struct):
     """Why tsmon cannot see now, None when it can."""
     day_bounds: list[str | None]
     roles: list[ReportRole]
+    services: list[ReportService]
     nodes: list[ReportNode]

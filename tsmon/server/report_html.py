@@ -15,6 +15,7 @@ from tsmon.server.report_words import (
     moment,
     name,
     remarks,
+    service_figures,
     why,
     worst_outages,
 )
@@ -84,6 +85,14 @@ def report_html(answer: ReportAnswer, csv_link: str = "") -> bytes:
     parts += _table(
         ("role", "nodes", *FIGURES), 1, ((name(r.role), str(r.nodes), *figures(r)) for r in answer.roles)
     )
+    if answer.services:
+        parts.append("<h2>Services</h2>")
+        parts += _table(
+            ("service", "uptime", "seen", "offline", "outages"),
+            1,
+            (service_figures(service) for service in answer.services[:_MOST_NODES]),
+        )
+        parts.append(_more(len(answer.services), _MOST_NODES, "services"))
     parts.append("<h2>Nodes</h2>")
     parts += _nodes(answer)
     parts += _outages(answer)

@@ -15,6 +15,7 @@ from tsmon.base.clock import Clock, parse_rfc3339
 from tsmon.config import Settings
 from tsmon.history.report import Period, midnight, month_of, month_period
 from tsmon.history.reported import read_report
+from tsmon.history.reported_services import read_services
 from tsmon.history.store import Store
 from tsmon.monitor.state import Node, View
 from tsmon.server.calendar import calendar
@@ -86,9 +87,18 @@ class ReportRoutes:
         # One at a time: the threads that read are few, and others need them.
         async with self._line.turn():
             found = await read_report(self._store, question.period, settings.maintenance, view.nodes, wanted)
+            services = await read_services(
+                self._store,
+                question.period,
+                settings.maintenance,
+                view.nodes,
+                wanted if role else None,
+            )
         targets = {rule.name: rule.target for rule in settings.roles if rule.target is not None}
         blind = view.blind.message if view.blind is not None else None
-        return await asyncio.to_thread(report_answer, found, question, targets, as_of=view.as_of, blind=blind)
+        return await asyncio.to_thread(
+            report_answer, found, question, targets, services, as_of=view.as_of, blind=blind
+        )
 
     async def _report(self, request: web.Request, query: ReportQuery) -> web.StreamResponse:
         kind = query.format or _wanted(request.headers.get(hdrs.ACCEPT, ""))

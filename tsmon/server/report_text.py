@@ -12,6 +12,7 @@ from tsmon.server.report_words import (
     moment,
     name,
     remarks,
+    service_figures,
     uptime,
     why,
     worst_outages,
@@ -26,6 +27,10 @@ def report_text(answer: ReportAnswer) -> bytes:
     lines = [f"Report of the tailnet, {heading(answer)}", *remarks(answer), ""]
     roles = [(name(role.role), f"{role.nodes} nodes", *figures(role)) for role in answer.roles]
     lines += [*_table(("role", "", *FIGURES), roles), ""]
+    if answer.services:
+        services = [service_figures(service) for service in answer.services[:_MOST_NODES]]
+        lines += _table(("service", "uptime", "seen", "offline", "outages"), services)
+        lines += [*_more(len(answer.services), _MOST_NODES, "services"), ""]
     nodes = [(name(node.hostname), name(node.role), *figures(node)) for node in answer.nodes[:_MOST_NODES]]
     lines += _table(("node", "role", *FIGURES), nodes)
     lines += _more(len(answer.nodes), _MOST_NODES, "nodes")

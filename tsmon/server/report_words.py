@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from tsmon.base.clock import parse_rfc3339
 from tsmon.base.text import clean_text, length_words
-from tsmon.server.report_answers import ReportAnswer, ReportNode, ReportOutage, ReportRole
+from tsmon.server.report_answers import ReportAnswer, ReportNode, ReportOutage, ReportRole, ReportService
 
 NOT_SEEN = "not enough seen"
 FIGURES = ("uptime", "seen", "offline", "planned", "outages", "longest", "target", "budget")
@@ -45,7 +45,7 @@ def remarks(answer: ReportAnswer) -> list[str]:
     return found
 
 
-def uptime(row: ReportNode | ReportRole) -> str:
+def uptime(row: ReportNode | ReportRole | ReportService) -> str:
     if row.uptime_percentage is not None:
         return f"{row.uptime_percentage:.2f} %"
     return "not there" if row.coverage is None else NOT_SEEN
@@ -73,6 +73,17 @@ def figures(row: ReportNode | ReportRole) -> tuple[str, ...]:
         _length(row.longest_outage_s),
         "" if row.target is None else f"{row.target:g} %",
         budget(row),
+    )
+
+
+def service_figures(row: ReportService) -> tuple[str, ...]:
+    """The cells of a checked port: its name, uptime, coverage, offline, outages."""
+    return (
+        name(f"{row.hostname} {row.check}"),
+        uptime(row),
+        "" if row.coverage is None else f"{row.coverage:.2f} %",
+        _length(row.offline_s),
+        str(row.outages) if row.outages else "",
     )
 
 
