@@ -61,6 +61,7 @@ async def test_services_and_routes(tmp_path: Path) -> None:
             ("db", "tcp:5432"),
         ]
         assert report["services"][0]["outages"] == 1
+        assert report["services"][0]["outage_list"][0]["end"] is None
         assert report["services"][1]["offline_s"] == 0
         assert "db http:8080/" in await here.get("/health-monitoring/report?format=text")
         assert "db tcp:5432" in await here.get("/health-monitoring/report?format=html")

@@ -44,6 +44,7 @@ def device(name: str, number: int, /, **values: Any) -> dict[str, Any]:
         "clientConnectivity": {
             "endpoints": ["192.0.2.1:41641"],
             "latency": {"Frankfurt": {"latencyMs": 4.2}},
+            "clientSupports": {"ipv6": False, "pcp": False, "pmp": False, "udp": True, "upnp": False},
         },
         **values,
     }

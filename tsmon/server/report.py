@@ -22,6 +22,7 @@ from tsmon.server.report_answers import (
     ReportOutage,
     ReportRole,
     ReportService,
+    ReportServiceOutage,
 )
 
 
@@ -92,6 +93,14 @@ def _service(row: ReportedService, question: Question) -> ReportService:
         planned_s=int(whole.planned),
         outages=len(row.outages),
         longest_outage_s=_longest(row.outages, question.period),
+        outage_list=[
+            ReportServiceOutage(
+                rfc3339(one.start),
+                rfc3339(one.end),
+                round((question.now if one.end is None else one.end) - one.start),
+            )
+            for one in row.outages
+        ],
     )
 
 

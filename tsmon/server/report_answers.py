@@ -61,6 +61,12 @@ class ReportNode(msgspec.Struct):
     outage_list: list[ReportOutage]
 
 
+class ReportServiceOutage(msgspec.Struct, gc=False):
+    start: str | None
+    end: str | None
+    duration_s: int
+
+
 class ReportService(msgspec.Struct, kw_only=True, gc=False):
     """One checked port in the period."""
 
@@ -76,6 +82,8 @@ class ReportService(msgspec.Struct, kw_only=True, gc=False):
     planned_s: int
     outages: int
     longest_outage_s: int
+    outage_list: list[ReportServiceOutage]
+    """In order, each with its whole length; none that was planned throughout."""
 
 
 class ReportAnswer(msgspec.Struct):
