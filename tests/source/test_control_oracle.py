@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tailscale.models import Device as Read
 
-from tests.support.control_api import TOKEN, ScriptedControl, device
+from tests.support.control_api import TOKEN, YEAR_1, ScriptedControl, device
 from tsmon.base.clock import Clock
 from tsmon.config import ControlSettings, Secret
 from tsmon.demo.servers import serving
@@ -26,7 +26,7 @@ ROWS = st.lists(
     st.fixed_dictionaries(
         {
             "created": TIMES,
-            "expires": TIMES,
+            "expires": st.one_of(st.just(YEAR_1), TIMES.filter(bool)),
             "keyExpiryDisabled": st.booleans(),
             "authorized": st.booleans(),
             "isExternal": st.booleans(),
