@@ -88,11 +88,17 @@ class Api:
         self._log = LogRoute(store, self._log_line)
         versions = Versions(lambda address: self._whois.ask(address, address), clock)
         self._one_node = OneNode(clock, self._present, store, history, embedded=embedded, versions=versions)
+        self._beyond = BeyondRoutes(clock, self._present, store)
         self._page = PageRoutes(
-            clock, self._present, history, embedded, readiness=readiness, one_node=self._one_node
+            clock,
+            self._present,
+            history,
+            embedded,
+            readiness=readiness,
+            one_node=self._one_node,
+            beyond=self._beyond,
         )
         self._coverage = CoverageRoutes(self._present)
-        self._beyond = BeyondRoutes(clock, self._present, store)
         self._past = HistoryRoutes(clock, self._present, history, self._one_node)
         self.reports = ReportRoutes(
             store,

@@ -51,6 +51,8 @@ class ServiceAnswer(msgspec.Struct, kw_only=True, gc=False):
 
 class ServicesAnswer(msgspec.Struct, kw_only=True):
     services: list[ServiceAnswer]
+    total: int
+    """How many there are in all."""
     bounds: list[str | None] | None
     """Of the bars."""
     can_check: bool
@@ -119,7 +121,7 @@ def shown_state(service: Service, view: View) -> CheckOutcome:
 
 
 def services_answer(
-    view: View, services: Iterable[Service], alerts: Iterable[Alert], past: ServicePast
+    view: View, services: Iterable[Service], total: int, alerts: Iterable[Alert], past: ServicePast
 ) -> ServicesAnswer:
     """The services that were chosen, with what the history says of them."""
     firing = {
@@ -129,6 +131,7 @@ def services_answer(
     }
     return ServicesAnswer(
         services=[_service(service, view, firing, past) for service in services],
+        total=total,
         bounds=[rfc3339(bound) for bound in past.bounds] or None,
         can_check=not view.cannot_ask,
         why_not=view.cannot_ask or None,

@@ -72,14 +72,23 @@ class BeyondRoutes:
         body = await self._bodies.get(query, self._present.made_of, make)
         return await reply(request, body, {"X-Total-Count": str(body.total)})
 
+    async def routes_answer(self) -> RoutesAnswer:
+        """What /routes answers. Raises StoreError."""
+        view = self._present.view
+        moves = await route_moves(self._store, self._clock.wall() - DAY) if view.routes.subnets else {}
+        return await off_loop(lambda: routes_answer(view, moves), len(view.nodes))
+
     async def _body(self, query: ServicesQuery) -> Body:
+        answer = await self.services_answer(query)
+        return await off_loop(lambda: Body(encode(answer), total=answer.total), len(answer.services))
+
+    async def services_answer(self, query: ServicesQuery) -> ServicesAnswer:
+        """What /services answers. Raises StoreError and BusyError."""
         view, alerts = self._present.view, self._present.alerts()
         found = await off_loop(lambda: chosen_services(view, query.node, query.state), len(view.services))
         shown = found[query.offset : query.offset + query.limit]
         past = await self._past(query, shown) if shown else ServicePast({})
-        return await off_loop(
-            lambda: Body(encode(services_answer(view, shown, alerts, past)), total=len(found)), len(shown)
-        )
+        return await off_loop(lambda: services_answer(view, shown, len(found), alerts, past), len(shown))
 
     async def _past(self, query: ServicesQuery, shown: list[Service]) -> ServicePast:
         now = self._clock.wall()
@@ -93,10 +102,7 @@ class BeyondRoutes:
         return ServicePast(uptime, bounds, bars, outages)
 
     async def subnets(self, request: web.Request, _: NoQuery) -> web.StreamResponse:
-        view = self._present.view
-
         async def make() -> Body:
-            moves = await route_moves(self._store, self._clock.wall() - DAY) if view.routes.subnets else {}
-            return await off_loop(lambda: Body(encode(routes_answer(view, moves))), len(view.nodes))
+            return Body(encode(await self.routes_answer()))
 
         return await reply(request, await self._bodies.get("routes", self._present.made_of, make))

@@ -45,17 +45,24 @@ class CoverageRoutes:
 
 
 def _body(view: View, query: CoverageQuery) -> Body:
+    found = coverage_answer(view, query.limit, query.offset)
+    if found is None:
+        return Body(b"null")
+    return Body(encode(found), total=found.known - found.seen)
+
+
+def coverage_answer(view: View, limit: int, offset: int = 0) -> CoverageAnswer | None:
+    """At most `limit` of the unseen machines; None: no control server is asked."""
     inventory = view.inventory
     if inventory is None:
-        return Body(b"null")
+        return None
     found = coverage(view, inventory)
-    answer = CoverageAnswer(
+    return CoverageAnswer(
         kind=inventory.kind,
         known=found.known,
         seen=found.seen,
-        unseen=[unseen_answer(row) for row in found.unseen[query.offset : query.offset + query.limit]],
-        local_only=[local_only_answer(row) for row in found.local_only[: query.limit]],
+        unseen=[unseen_answer(row) for row in found.unseen[offset : offset + limit]],
+        local_only=[local_only_answer(row) for row in found.local_only[:limit]],
         as_of=rfc3339(inventory.as_of),
         error=inventory.error or None,
     )
-    return Body(encode(answer), total=len(found.unseen))

@@ -9,8 +9,10 @@ from tsmon.history.uptime import Bars
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.state import Node, View
 from tsmon.server.answers import HistoryNode, IncidentsAnswer, NodeAnswer, SummaryAnswer
+from tsmon.server.beyond_answers import RoutesAnswer, ServicesAnswer
 from tsmon.server.bodies import critical_body, page_of, with_list
 from tsmon.server.choose_nodes import GROUPS, SORTS, NodeChoice, choose_nodes, count_flags, in_groups
+from tsmon.server.control_answers import CoverageAnswer
 from tsmon.server.one_node import PAGE_WINDOWS, NodePage
 from tsmon.server.params import Query, Takes
 from tsmon.server.render import Figures, NodeAlerts, history_node, node_answer
@@ -32,6 +34,7 @@ class GlanceQuery(Query, frozen=True):
     )
     outages: Annotated[int, Takes("int", "how many outages that page lists", 1, 10_000)] = 10
     with_history: Annotated[bool, Takes("bool", "with the history of that node")] = False
+    beyond: Annotated[bool, Takes("bool", "with services, routes, and what is not seen from here")] = False
 
 
 class TableQuery(NodeChoice, frozen=True):
@@ -55,6 +58,10 @@ class GlanceAnswer(msgspec.Struct):
     newest_event: str
     sparks: dict[str, list[tuple[str | None, float | None]]] | None
     node: NodePage | None
+    services: ServicesAnswer | None
+    routes: RoutesAnswer | None
+    coverage: CoverageAnswer | None
+    node_services: ServicesAnswer | None
     critical: dict[str, Any]
 
 

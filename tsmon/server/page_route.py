@@ -7,10 +7,14 @@ from aiohttp import web
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.base.threads import MANY_NODES, off_loop
 from tsmon.history.embedded import EmbeddedHistory
+from tsmon.history.store import StoreError
 from tsmon.history.uptime import Bars
 from tsmon.server.answers import ReadyAnswer
+from tsmon.server.beyond_answers import RoutesAnswer, ServicesAnswer
+from tsmon.server.beyond_routes import BeyondRoutes, ServicesQuery
+from tsmon.server.coverage_route import coverage_answer
 from tsmon.server.figures import History
-from tsmon.server.one_node import OneNode
+from tsmon.server.one_node import PAGE_WINDOWS, NodePage, OneNode
 from tsmon.server.page import (
     SPARK_STEP,
     GlanceAnswer,
@@ -24,6 +28,11 @@ from tsmon.server.present import PresentAnswers
 from tsmon.server.render import DAY
 from tsmon.server.replies import reply
 from tsmon.server.routing import Route, Routes
+from tsmon.server.waiting import BusyError
+
+_MOST_SERVICES = 100
+_MOST_UNSEEN = 200
+_NODE_BARS = 48
 
 
 class PageRoutes:
@@ -38,6 +47,7 @@ class PageRoutes:
         *,
         readiness: Callable[[], ReadyAnswer],
         one_node: OneNode,
+        beyond: BeyondRoutes,
     ) -> None:
         """`embedded` has the latency, wherever `history` reads the states."""
         self._clock = clock
@@ -46,6 +56,7 @@ class PageRoutes:
         self._embedded = embedded
         self._readiness = readiness
         self._one_node = one_node
+        self._beyond = beyond
 
     def routes(self, base: str) -> Routes:
         return [
@@ -61,6 +72,7 @@ class PageRoutes:
             page = await self._one_node.page(
                 query.node, query.window, query.outages, with_history=query.with_history
             )
+        services, routes, of_node = await self._of_beyond(query, page)
         view, alerts, keys = self._present.view, self._present.alerts(), self._present.critical_keys
         answer = GlanceAnswer(
             summary=self._present.summary(),
@@ -69,10 +81,32 @@ class PageRoutes:
             newest_event=str(self._present.newest_event),
             sparks=sparks,
             node=page,
+            services=services,
+            routes=routes,
+            coverage=coverage_answer(view, _MOST_UNSEEN) if query.beyond else None,
+            node_services=of_node,
             critical={},
         )
         body = await off_loop(lambda: glance_body(answer, view, keys, alerts, figures), len(view.nodes))
         return await reply(request, body)
+
+    async def _of_beyond(
+        self, query: GlanceQuery, page: NodePage | None
+    ) -> tuple[ServicesAnswer | None, RoutesAnswer | None, ServicesAnswer | None]:
+        """Services, routes, the services of the node; what cannot be read now is left out: the rest of the
+        dashboard does not depend on it."""
+        try:
+            services = routes = of_node = None
+            if query.beyond:
+                services = await self._beyond.services_answer(ServicesQuery(limit=_MOST_SERVICES))
+                routes = await self._beyond.routes_answer()
+            if query.with_history and page is not None and page.detail is not None and page.detail.services:
+                seconds = min(PAGE_WINDOWS[query.window][0], self._present.settings.retention)
+                asked = ServicesQuery(node=page.detail.id, window=seconds, buckets=_NODE_BARS)
+                of_node = await self._beyond.services_answer(asked)
+        except (StoreError, BusyError):
+            return None, None, None
+        return services, routes, of_node
 
     async def _sparks(self) -> dict[str, list[tuple[str | None, float | None]]]:
         ids = [node.id for node in self._present.view.nodes.values() if node.role.critical][:MANY_NODES]

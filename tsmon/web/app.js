@@ -2,7 +2,7 @@
 
 import * as address from "./address.js";
 import { read } from "./api.js";
-import { Unseen } from "./control.js";
+import { showUnseen } from "./control.js";
 import { $, SMALL, say } from "./dom.js";
 import {
   keepSparks,
@@ -24,7 +24,6 @@ const SPARK_AGE = 300_000;
 const shown = { glance: null, title: "? tsmon", sparksAt: 0, revealed: false, started: false };
 
 const log = new Log();
-const unseen = new Unseen();
 const beyond = new Beyond();
 const drawer = new Drawer(
   () => {
@@ -42,20 +41,25 @@ const remember = (push = false) => address.remember(drawer, log, push);
 async function work() {
   const sparks = Date.now() - shown.sparksAt > SPARK_AGE;
   const node = drawer.query();
-  const { answer } = await read("glance", { sparks: sparks || null, ...node });
+  const further = address.isWall() ? null : beyond.query();
+  const { answer } = await read("glance", { sparks: sparks || null, beyond: further, ...node });
   if (answer.sparks) {
     keepSparks(answer.sparks);
     shown.sparksAt = Date.now();
   }
   shown.glance = answer;
   showGlance();
-  drawer.take(answer.node, node);
+  drawer.take(answer.node, answer.node_services, node);
+  if (further) {
+    beyond.take(answer);
+    showUnseen(answer.coverage);
+  }
   if (address.isWall()) {
     await showLastChange();
     return answer.summary.as_of;
   }
   log.look(Number(answer.newest_event));
-  await Promise.all([table.refresh(), log.loaded ? null : log.refresh(), unseen.refresh(), beyond.refresh()]);
+  await Promise.all([table.refresh(), log.loaded ? null : log.refresh()]);
   reveal();
   return answer.summary.as_of;
 }

@@ -1,52 +1,33 @@
 // What the control server knows: the machines that are not seen from here, and its word about a node.
 
-import { read } from "./api.js";
 import { $, make, replace, shortName } from "./dom.js";
 import { age, at } from "./words.js";
 
-const AGE = 60_000; // it is asked every five minutes itself
-const MOST = 200;
-
-export class Unseen {
-  constructor() {
-    this.askedAt = 0;
-    this.asked = true; // until it says that there is nothing to ask
-  }
-
-  async refresh() {
-    if (!this.asked || Date.now() - this.askedAt < AGE) return;
-    const { answer } = await read("coverage", { limit: MOST });
-    this.askedAt = answer?.as_of ? Date.now() : 0;
-    this.asked = answer !== null;
-    this.show(answer);
-  }
-
-  show(answer) {
-    $("unseen-part").hidden = !answer?.as_of;
-    if (!answer?.as_of) return;
-    const more = answer.known - answer.seen - answer.unseen.length;
-    replace(
-      $("unseen-count"),
-      `seeing ${answer.seen} of ${answer.known}, as the control server knew them `,
-      age(answer.as_of, "", " ago"),
-    );
-    $("unseen-error").hidden = !answer.error;
-    $("unseen-error").textContent = answer.error ? `It gives no usable answer now: ${answer.error}` : "";
-    replace(
-      $("unseen"),
-      ...answer.unseen.map((machine) =>
-        make(
-          "li",
-          { "data-key": machine.id },
-          make("span", { title: machine.dns_name }, shortName(machine.hostname)),
-          make("span", {}, machine.why),
-          make("span", { class: "quiet" }, ...connected(machine.control)),
-        ),
+export function showUnseen(answer) {
+  $("unseen-part").hidden = !answer?.as_of;
+  if (!answer?.as_of) return;
+  const more = answer.known - answer.seen - answer.unseen.length;
+  replace(
+    $("unseen-count"),
+    `seeing ${answer.seen} of ${answer.known}, as the control server knew them `,
+    age(answer.as_of, "", " ago"),
+  );
+  $("unseen-error").hidden = !answer.error;
+  $("unseen-error").textContent = answer.error ? `It gives no usable answer now: ${answer.error}` : "";
+  replace(
+    $("unseen"),
+    ...answer.unseen.map((machine) =>
+      make(
+        "li",
+        { "data-key": machine.id },
+        make("span", { title: machine.dns_name }, shortName(machine.hostname)),
+        make("span", {}, machine.why),
+        make("span", { class: "quiet" }, ...connected(machine.control)),
       ),
-      answer.unseen.length ? null : make("li", { class: "empty" }, "This monitor sees all of them."),
-      more > 0 ? make("li", { class: "quiet" }, `and ${more.toLocaleString()} more`) : null,
-    );
-  }
+    ),
+    answer.unseen.length ? null : make("li", { class: "empty" }, "This monitor sees all of them."),
+    more > 0 ? make("li", { class: "quiet" }, `and ${more.toLocaleString()} more`) : null,
+  );
 }
 
 function connected(control) {

@@ -4,7 +4,7 @@ import { bars, calendar, latencyChart, legend } from "./charts.js";
 import { controlRows } from "./control.js";
 import { $, copyable, make, pill, replace } from "./dom.js";
 import { entry } from "./log.js";
-import { NodeServices } from "./services.js";
+import { showNodeServices } from "./services.js";
 import { age, at, bytes, clock, counted, length, local, percent, prose } from "./words.js";
 
 const MOST_OUTAGES = 10;
@@ -21,7 +21,6 @@ export class Drawer {
     this.zoom = [null, null];
     this.every = false; // all outages are shown
     this.parts = null; // what the window shows, as it was asked last
-    this.services = new NodeServices();
     this.box = $("drawer");
     this.box.addEventListener("close", () => {
       if (this.name !== null) {
@@ -100,7 +99,7 @@ export class Drawer {
   }
 
   // What the question `asked` brought.
-  take(page, asked) {
+  take(page, services, asked) {
     if (!page || this.name !== asked.node || this.window !== asked.window) return;
     const { detail: node, history } = page;
     if (!node) {
@@ -109,7 +108,7 @@ export class Drawer {
       return;
     }
     this.show(node);
-    this.services.show(node, this.window);
+    showNodeServices(node, services);
     const of = `${node.since} ${node.alert}`;
     if (history) {
       const { uptime, latency, events } = history;

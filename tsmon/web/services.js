@@ -1,12 +1,10 @@
 // Checked ports, who routes what, whom the tailnet lock keeps out: a part of the page, and of a node's drawer.
 
-import { read } from "./api.js";
 import { bars } from "./charts.js";
 import { $, make, pill, replace, shortName } from "./dom.js";
 import { age, at, counted, length, milliseconds, percent } from "./words.js";
 
 const AGE = 30_000;
-const MOST = 100;
 const MOST_OUTAGES = 5;
 const WORDS = {
   ok: "answers",
@@ -30,15 +28,19 @@ export class Beyond {
     this.askedAt = 0;
   }
 
-  async refresh() {
-    if (Date.now() - this.askedAt < AGE) return;
-    const [services, routes] = await Promise.all([read("services", { limit: MOST }), read("routes")]);
-    this.askedAt = Date.now();
-    this.showServices(services.answer, services.total);
-    this.showRoutes(routes.answer);
+  // Whether the next look is to bring it.
+  query() {
+    return Date.now() - this.askedAt < AGE ? null : true;
   }
 
-  showServices({ services, can_check, why_not }, total) {
+  take({ services, routes }) {
+    if (!services || !routes) return;
+    this.askedAt = Date.now();
+    this.showServices(services);
+    this.showRoutes(routes);
+  }
+
+  showServices({ services, total, can_check, why_not }) {
     $("services-part").hidden = !total;
     if (!total) return;
     const down = services.filter((one) => !PILLS[one.state]).length;
@@ -119,47 +121,31 @@ export class Beyond {
 const line = (key, name, word, words) =>
   make("li", { "data-key": key }, make("span", {}, name), word, make("span", { class: "quiet" }, ...words));
 
-// The services of the node that the drawer shows, over its window; asked once a minute at most.
-export class NodeServices {
-  constructor() {
-    this.asked = "";
-    this.askedAt = 0;
-  }
-
-  async show(node, window) {
-    $("node-services-part").hidden = !node.services;
-    if (!node.services) return;
-    const asked = `${node.id} ${window} ${node.services.down}`;
-    if (asked === this.asked && Date.now() - this.askedAt < 2 * AGE) return;
-    [this.asked, this.askedAt] = [asked, Date.now()];
-    const query = { node: node.id, window, buckets: 48 };
-    const { answer } = await read("services", query).catch(() => ({ answer: null }));
-    if (answer && asked === this.asked) this.take(answer);
-  }
-
-  take({ services, bounds }) {
-    replace(
-      $("node-services"),
-      ...services.map((one) =>
-        make(
-          "li",
-          { "data-key": one.check },
-          make("span", {}, one.check),
-          state(one),
-          make("span", { class: "quiet" }, ...figures(one)),
-          one.bars ? bars(one.bars, bounds, { name: `${one.check}:` }) : null,
-          ...one.outages
-            .slice(0, MOST_OUTAGES)
-            .map((outage) =>
-              make(
-                "span",
-                { class: "quiet outage" },
-                at(outage.start),
-                outage.end ? ` for ${length(outage.duration_s)}` : " until now",
-              ),
+// The services of the node that the drawer shows, over its window; null leaves them as they are.
+export function showNodeServices(node, answer) {
+  $("node-services-part").hidden = !node.services;
+  if (!answer) return;
+  replace(
+    $("node-services"),
+    ...answer.services.map((one) =>
+      make(
+        "li",
+        { "data-key": one.check },
+        make("span", {}, one.check),
+        state(one),
+        make("span", { class: "quiet" }, ...figures(one)),
+        one.bars ? bars(one.bars, answer.bounds, { name: `${one.check}:` }) : null,
+        ...one.outages
+          .slice(0, MOST_OUTAGES)
+          .map((outage) =>
+            make(
+              "span",
+              { class: "quiet outage" },
+              at(outage.start),
+              outage.end ? ` for ${length(outage.duration_s)}` : " until now",
             ),
-        ),
+          ),
       ),
-    );
-  }
+    ),
+  );
 }
