@@ -462,7 +462,7 @@ async def test_a_path_prefix(tmp_path: Path) -> None:
 
 
 def test_all_event_types_are_the_designs() -> None:
-    assert len(set(EVENT_TYPES)) == 19
+    assert len(set(EVENT_TYPES)) == 20
 
 
 # -- a large tailnet ---------------------------------------------------------------------------------------

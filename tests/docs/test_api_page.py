@@ -54,6 +54,7 @@ SHARED = {
     "UptimeAnswer",
     "OutageAnswer",
     "ServiceCounts",
+    "PredecessorAnswer",
     "ServicesAnswer",
     "ServiceAnswer",
     "ServiceBars",

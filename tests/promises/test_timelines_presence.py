@@ -262,11 +262,22 @@ async def test_row_41_ephemeral_nodes_and_a_reinstalled_machine(tmp_path: Path) 
         await world.run(60)
         world.tailnet.add("git-1", os_hostname="git")
         await world.run(40)
+        fallen = world.clock.mono() - 100
         world.tailnet.remove("git")
         await world.run(600)
         assert world.messages() == []
         assert world.alerts() == world.alerts(state="pending") == []
         assert world.monitor.view.health().status == "healthy"
+        [added] = [e for e in world.events if e.event_type == "node_added" and e.hostname == "git-1"]
+        assert added.message == "git-1 joined the tailnet, as the successor of git"
+        uptime = await world.uptime("git-1", 0, world.clock.mono())
+        assert uptime.offline_s == pytest.approx(60, abs=16), "from git's end to git-1's begin"
+        assert uptime.coverage == 100
+        [outage] = await world.outages("git-1")
+        assert world.since_start(outage.start) == pytest.approx(fallen, abs=16)
+        await world.restart()
+        await world.run(60)
+        assert [one.hostname for one in world.node("git-1").predecessors] == ["git"]
 
 
 @virtual
@@ -306,3 +317,79 @@ async def test_a_role_without_alerts_is_not_missed(tmp_path: Path, alert: str) -
         missed = alert != "none"
         assert bool(world.alerts()) == missed
         assert (world.monitor.view.health().critical_offline == 1) == missed
+
+
+@virtual
+async def test_row_42_the_old_one_comes_back(tmp_path: Path) -> None:
+    """Then they are two machines, each with its own history."""
+    async with running(tmp_path) as world:
+        await world.run(7200)
+        world.tailnet.off("git")
+        await world.run(600)
+        world.tailnet.add("git-1", os_hostname="git")
+        await world.run(600)
+        joined = await world.uptime("git-1", 0, world.clock.mono())
+        assert joined.offline_s == pytest.approx(600, abs=32)
+        world.tailnet.on("git")
+        await world.run(60)
+        [event] = [event for event in world.events if event.event_type == "node_separated"]
+        assert event.message == "git is online again: git-1 is another machine"
+        assert world.node("git-1").predecessors == ()
+        assert world.node("git").successor == ""
+        apart = await world.uptime("git-1", 0, world.clock.mono())
+        assert (apart.uptime_percentage, apart.offline_s) == (100, 0)
+        world.tailnet.off("git-1")
+        await world.run(60)
+        assert len(world.told("node_separated")) == 1
+        assert world.node("git").predecessors == (), "it was there first"
+
+
+@virtual
+async def test_row_42_a_chain_is_cut_where_one_comes_back(tmp_path: Path) -> None:
+    """git, git-1 and git again: the first one is back when the second is long out of memory."""
+    async with running(tmp_path) as world:
+        await world.run(7200)
+        first = world.tailnet.find("git")
+        world.tailnet.remove("git")
+        await world.run(3700)
+        world.tailnet.add("git-1", os_hostname="git")
+        await world.run(7200)
+        second = world.tailnet.find("git-1")
+        world.tailnet.remove("git-1")
+        await world.run(60)
+        world.tailnet.add("git")
+        await world.run(7200)
+        assert [one.hostname for one in world.node("git").predecessors] == ["git-1", "git"]
+        whole = await world.uptime("git", 0, world.clock.mono())
+        assert whole.online_s == pytest.approx(3 * 7200, abs=100)
+        assert world.monitor.view.removed == {}
+        third = world.node("git").id
+        first.name = "git-2"
+        world.tailnet.nodes[first.id] = first
+        await world.run(60)
+        assert world.told("node_separated") == [("node_separated", "git-1")]
+        assert [one.id for one in world.monitor.view.nodes[third].predecessors] == [second.id]
+        apart = await world.uptime_of(third, 0, world.clock.mono())
+        assert apart.online_s == pytest.approx(2 * 7200, abs=100)
+
+
+@virtual
+async def test_row_43_one_of_many_is_removed(tmp_path: Path) -> None:
+    """Others fill its role: it is said once, and no alert stays."""
+    role = '[[roles]]\nname = "db"\nhosts = ["db-*"]\ncritical = true\n'
+    async with running(tmp_path, *(f"db-{n}" for n in range(4)), toml=TEAM + role) as world:
+        await world.run(90_000)
+        world.tailnet.remove("db-2")
+        await world.run(400)
+        assert world.messages() == ["INFO: db-2 was removed from the tailnet"]
+        assert "db-2 was removed, 3 of 4 of the role db left" in world.told_to["team"][0].text
+        assert world.alerts() == world.alerts(state="pending") == []
+        assert world.monitor.view.health().status == "healthy"
+        world.tailnet.add("db-9")
+        await world.run(600)
+        world.tailnet.remove("db-9")
+        world.tailnet.remove("db-3")
+        await world.run(30)
+        world.tailnet.add("db-3")
+        await world.run(400)
+        assert len(world.messages()) == 1, "db-9 was young, db-3 has a successor"

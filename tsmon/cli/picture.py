@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
+_DAY = 86400.0
 _GAP = 2  # cells between two columns
 _STATUS_STYLES = {"healthy": "bold green", "degraded": "bold yellow", "critical": "bold red"}
 _STATE_STYLES = {"online": "green", "offline": "red", "unknown": "dim yellow"}
@@ -166,13 +167,28 @@ def _row(node: dict[str, Any], now: float, marks: dict[str, str]) -> dict[str, "
         "NODE": name,
         "STATE": Text(state_words(node, now), style=style),
         "LATENCY": Text(_latency(latency, node.get("path")) if isinstance(latency, int | float) else "-"),
-        "UP 24 H": Text(
-            f"{uptime:.2f} %" if isinstance(uptime, int | float) else "-", style=_uptime_style(uptime)
-        ),
+        "UP 24 H": Text(_uptime(node, now), style=_uptime_style(uptime)),
         "TYPE": Text(plain(node.get("node_type"), 20), style="dim"),
         "OS": Text(plain(node.get("os"), 20), style="dim"),
         "ADDRESS": Text(plain(node.get("ip") or "-", 50), style="dim"),
     }
+
+
+def _uptime(node: dict[str, Any], now: float) -> str:
+    """Uptime of the last day; of a node that was watched for less, of how long."""
+    uptime, watched = node.get("uptime_24h"), when(node.get("watched_since"))
+    if not isinstance(uptime, int | float):
+        return "-"
+    short = watched is not None and now - watched < _DAY
+    return f"{uptime:.2f} %" + (f" of {length_words(now - watched)}" if watched is not None and short else "")
+
+
+def _successor(node: dict[str, Any], now: float) -> str:
+    """A machine that was re-installed within the last day."""
+    before = node.get("successor_of")
+    joined = when(before.get("until")) if isinstance(before, dict) else None
+    recent = joined is not None and now - joined < _DAY
+    return f", successor of {plain(before.get('hostname'), 80)}" if recent and before else ""
 
 
 def state_words(node: dict[str, Any], now: float) -> str:
@@ -188,6 +204,7 @@ def state_words(node: dict[str, Any], now: float) -> str:
         words += ", but answers pings"
     elif node.get("reason") in BRIEF_WORDS:
         words += f", {BRIEF_WORDS[node['reason']]}"
+    words += _successor(node, now)
     words += ", flapping" if node.get("flapping") else ""
     return words + (", silenced" if node.get("silenced_until") else "")
 

@@ -15,7 +15,7 @@ from tsmon.cli.terminal import CliError, console
 
 FIELDS = (
     "hostname,ip,online,node_type,os,last_seen,uptime_24h,state,reason,reachable,since,last_state,last_state_at,"
-    "critical,latency_ms,path,alert,flapping,silenced_until"
+    "critical,latency_ms,path,alert,flapping,silenced_until,watched_since,successor_of"
 )
 SHOWN = 40
 """Rows of the table unless all are asked for; critical and troubled nodes come first."""

@@ -110,7 +110,7 @@ async def build(
     channels = await store.read(load_channels)
 
     outlet = SampleOutlet(settings.influx, store, clock, reread=reread, witness=witness)
-    backlog = Backlog(store.commit, store.find_nodes, outlet.rewrite)
+    backlog = Backlog(store.commit, store.find_nodes, outlet.rewrite, store.removed_of)
     quiet = Quiet(settings.maintenance, channels.silences)
     known = Known(settings, last, clock.now(), quiet)
     await outlet.look()

@@ -23,12 +23,14 @@ class Backlog:
         commit: Callable[[Batch], Awaitable[None]],
         find_nodes: Callable[[Collection[str]], Awaitable[list[Node]]],
         rewrite: Callable[[Batch], None] = lambda _: None,
+        find_removed: Callable[[Collection[str]], Awaitable[list[Node]]] | None = None,
     ) -> None:
-        """`commit` and `find_nodes` are the store's; both raise StoreError. `rewrite` adds to a batch what a
-        database that was begun again needs and no batch brought."""
+        """`commit`, `find_nodes` and `find_removed` (by family) are the store's; they raise StoreError.
+        `rewrite` adds to a batch what a database that was begun again needs and no batch brought."""
         self._commit = commit
         self._rewrite = rewrite
         self._find_nodes = find_nodes
+        self._find_removed = find_removed
         self._waiting: deque[Batch] = deque()
         self._lost = 0
         self.error = ""
@@ -72,6 +74,15 @@ class Backlog:
             log.error("stored_nodes_unreadable", error=str(error))
         waiting = [node for batch in self._waiting for node in batch.nodes if node.id in ids]
         return found | {node.id: node for node in waiting}
+
+    async def removed_of(self, families: Collection[str]) -> list[Node]:
+        """The stored removed nodes of these families that may be followed; none while the store cannot be
+        read: who follows whom is no reason to wait."""
+        try:
+            return await self._find_removed(families) if self._find_removed is not None else []
+        except StoreError as error:
+            log.error("stored_nodes_unreadable", error=str(error))
+            return []
 
     def _shrink(self) -> None:
         """A quiet poll only moves the end of the observed time: it takes the place of the one before.

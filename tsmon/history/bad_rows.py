@@ -173,7 +173,8 @@ def _move(db: sqlite3.Connection, bad: Found) -> None:
     if bad.table == "nodes" and _is_named(row):
         # Its history goes on under the same number once the tailnet lists it again.
         db.execute(
-            "UPDATE nodes SET hostname = CAST(id AS TEXT), first_seen = ?, removed_at = NULL, body = x''"  # noqa: S608
+            "UPDATE nodes SET hostname = CAST(id AS TEXT), first_seen = ?, removed_at = NULL, body = x'',"  # noqa: S608
+            " predecessor = NULL, joined = NULL, family = NULL"
             f" WHERE {where}",
             (time.time(), *values),
         )

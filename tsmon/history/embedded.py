@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from tsmon.history.lineage import ancestors, joined_since
 from tsmon.history.loading import chunks
 from tsmon.history.store import Store
 from tsmon.history.uptime import (
@@ -61,12 +62,9 @@ class EmbeddedHistory:
         """The outages of one node that touch the window, each with its whole length. Raises StoreError."""
 
         def read(db: sqlite3.Connection) -> list[Outage]:
-            rows = db.execute(
-                "SELECT state, start, coalesce(end, 9e999) FROM spans"
-                " WHERE node = (SELECT num FROM nodes WHERE id = ?) ORDER BY start",
-                (node_id,),
-            )
-            return outages([Span(*row) for row in rows], start, end, _OPEN)
+            found = db.execute("SELECT num FROM nodes WHERE id = ?", (node_id,)).fetchone()
+            spans = [row for line in _line(db, found[0]) for row in _spans_until(db, *line)] if found else []
+            return outages([Span(*row) for row in spans], start, end, _OPEN)
 
         return await self._store.read(read)
 
@@ -74,12 +72,16 @@ class EmbeddedHistory:
         """The latency rows of one node, in order of time. Raises StoreError."""
 
         def read(db: sqlite3.Connection) -> list[LatencyRow]:
-            rows = db.execute(
-                "SELECT time, min_ms, mean_ms, max_ms, loss, path FROM latency"
-                " WHERE node = (SELECT num FROM nodes WHERE id = ?) AND time BETWEEN ? AND ? ORDER BY time",
-                (node_id, start, end),
-            )
-            return [LatencyRow(node_id, *row) for row in rows]
+            found = db.execute("SELECT num FROM nodes WHERE id = ?", (node_id,)).fetchone()
+            return [
+                LatencyRow(node_id, *row)
+                for num, last in (_line(db, found[0]) if found else ())
+                for row in db.execute(
+                    "SELECT time, min_ms, mean_ms, max_ms, loss, path FROM latency"
+                    " WHERE node = ? AND time BETWEEN ? AND ? AND time < ? ORDER BY time",
+                    (num, start, end, last),
+                )
+            ]
 
         return await self._store.read(read)
 
@@ -135,7 +137,26 @@ def _each(
     for id_, first_seen in nodes.values():
         if id_ not in found:
             found[id_] = work([], observed, first_seen)
+    for num in joined_since(db, start, nodes):
+        # Before it took the place of another node, that one's time counts (rule 4.7).
+        id_, first_seen = nodes[num]
+        whole = [row for line in _line(db, num) for row in _spans_until(db, *line) if row[2] > start]
+        first = min([first_seen, *(one.first_seen for one in ancestors(db, num))])
+        found[id_] = work([row for row in whole if row[1] < end], own.get(id_, observed), first)
     return found
+
+
+def _line(db: sqlite3.Connection, num: int) -> list[tuple[int, float]]:
+    """The node's predecessors, the oldest first, and itself; each until another took its place."""
+    return [*((one.num, one.until) for one in ancestors(db, num)), (num, _OPEN)]
+
+
+def _spans_until(db: sqlite3.Connection, num: int, end: float) -> list[Stretch]:
+    rows = db.execute(
+        "SELECT state, start, coalesce(end, 9e999) FROM spans WHERE node = ? AND start < ? ORDER BY start",
+        (num, end),
+    )
+    return [(state, begin, min(stop, end)) for state, begin, stop in rows]
 
 
 def _which(node_ids: Collection[str] | None) -> Iterator[tuple[str, tuple[str, ...]]]:

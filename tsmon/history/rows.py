@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from tsmon.history.lineage import link_of
 from tsmon.history.service_rows import cut_services, put_services
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, SpanChange, last_id_key
@@ -91,13 +92,18 @@ def apply_batch(db: sqlite3.Connection, batch: Batch) -> None:
 
 
 def _put_node(db: sqlite3.Connection, node: Node) -> None:
-    row = (node.hostname, node.first_seen, node.removed_at, msgspec.msgpack.encode(node), node.id)
+    body = msgspec.msgpack.encode(node)
+    row = (node.hostname, node.first_seen, node.removed_at, *link_of(node), body, node.id)
     changed = db.execute(
-        "UPDATE nodes SET hostname = ?, first_seen = ?, removed_at = ?, body = ? WHERE id = ?", row
+        "UPDATE nodes SET hostname = ?, first_seen = ?, removed_at = ?, predecessor = ?, joined = ?,"
+        " family = ?, body = ? WHERE id = ?",
+        row,
     )
     if not changed.rowcount:
         db.execute(
-            "INSERT INTO nodes (hostname, first_seen, removed_at, body, id) VALUES (?, ?, ?, ?, ?)", row
+            "INSERT INTO nodes (hostname, first_seen, removed_at, predecessor, joined, family, body, id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
         )
 
 

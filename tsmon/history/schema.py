@@ -173,4 +173,11 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX service_spans_end ON service_spans (end) WHERE end IS NOT NULL;
     """,
+    """
+    ALTER TABLE nodes ADD COLUMN predecessor TEXT;
+    ALTER TABLE nodes ADD COLUMN joined REAL;
+    ALTER TABLE nodes ADD COLUMN family TEXT;
+    CREATE INDEX nodes_joined ON nodes (joined) WHERE predecessor IS NOT NULL;
+    CREATE INDEX nodes_family ON nodes (family, removed_at) WHERE family IS NOT NULL;
+    """,
 )

@@ -16,6 +16,7 @@ import structlog
 
 from tsmon.history.bad_rows import Check, count_aside, move_aside
 from tsmon.history.files import FileError, lock, make_private
+from tsmon.history.lineage import removed_of
 from tsmon.history.loading import find_nodes, find_removed, load_all
 from tsmon.history.pruning import Pruning
 from tsmon.history.readers import ReaderName, Readers
@@ -105,6 +106,10 @@ class Store:
     async def load(self, flips_since: float) -> LastRun:
         """What the last run knew. Raises StoreError."""
         return await self.read(lambda db: load_all(db, flips_since), timeout=120.0)
+
+    async def removed_of(self, families: Collection[str]) -> list[Node]:
+        """The last removed nodes of these families that may be followed (rule 4.7). Raises StoreError."""
+        return await self.read(lambda db: removed_of(db, families))
 
     async def find_nodes(self, ids: Collection[str]) -> list[Node]:
         """The stored nodes of these stable IDs, removed ones too. Raises StoreError."""

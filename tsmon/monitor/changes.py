@@ -93,6 +93,8 @@ def _arrive(facts: NodeFacts, look: Look, changes: Changes) -> Node:
         since=now if state != "offline" else facts.last_seen,
         last_online=now if state == "online" else facts.last_seen,
         seen_online=seen_online or state == "online",
+        predecessors=before.predecessors if before else (),
+        successor=before.successor if before else "",
     )
     changes.stored.append(node)
     changes.spans.append((node.id, now, state))

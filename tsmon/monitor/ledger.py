@@ -36,6 +36,9 @@ class Journal(Protocol):
     async def find(self, ids: Collection[str]) -> dict[str, Node]:
         """The stored nodes of these stable IDs, removed ones too."""
 
+    async def removed_of(self, families: Collection[str]) -> list[Node]:
+        """The stored removed nodes of these families that may be followed."""
+
 
 class Messages(Protocol):
     """The notification channels, as a step needs them."""
@@ -75,6 +78,10 @@ class Ledger:
     async def find(self, ids: Collection[str]) -> dict[str, Node]:
         """The stored nodes of these stable IDs, removed ones too."""
         return await self._journal.find(ids)
+
+    async def removed_of(self, families: Collection[str]) -> list[Node]:
+        """The stored removed nodes of these families that may be followed (rule 4.7)."""
+        return await self._journal.removed_of(families)
 
     def accompany(self, messages: Messages) -> None:
         """From now on `messages` takes part in every step."""

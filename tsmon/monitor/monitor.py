@@ -22,6 +22,7 @@ from tsmon.monitor.reach import PingFigures
 from tsmon.monitor.rules import Step
 from tsmon.monitor.sight import Failure, Verdict, describe
 from tsmon.monitor.state import Event, Node, View
+from tsmon.monitor.succession import look_for_successors, strangers
 from tsmon.source.pings import Ping
 from tsmon.source.status import Snapshot
 
@@ -300,7 +301,17 @@ class Monitor:
                 first=self._known.empty,
             )
             removed = await self._removed(answer, now)
-            return await off_loop(lambda: compare(view.nodes, removed, look), len(answer.nodes))
+            new = answer.nodes.keys() - view.nodes.keys() - removed.keys()
+            families = strangers(answer.nodes[id_] for id_ in new) if not look.first else set()
+            gone = await self._ledger.removed_of(families) if families else []
+
+            def changes_of() -> Changes:
+                changes = compare(view.nodes, removed, look)
+                if not look.first:
+                    look_for_successors(changes, gone, now.wall)
+                return changes
+
+            return await off_loop(changes_of, len(answer.nodes))
         changes = Changes(nodes=view.nodes, removed=view.removed)
         own = view.nodes.get(view.self_id)
         if self._known.sight.self_stopped and own is not None and own.reason != "stopped":
@@ -319,8 +330,13 @@ class Monitor:
             for id_, node in self.view.removed.items()
             if id_ in alerted or (node.removed_at or 0.0) > now.wall - _REMEMBERED
         }
-        strangers = snapshot.nodes.keys() - self.view.nodes.keys() - kept.keys()
-        return kept | await self._ledger.find(strangers) if strangers and not self._known.empty else kept
+        unknown = snapshot.nodes.keys() - self.view.nodes.keys() - kept.keys()
+        if unknown and not self._known.empty:
+            kept |= await self._ledger.find(unknown)
+        followed = [node for node in (*self.view.nodes.values(), *kept.values()) if node.successor]
+        successors = {node.successor for node in followed if node.id in snapshot.nodes}
+        successors -= self.view.nodes.keys() | kept.keys()
+        return kept | await self._ledger.find(successors) if successors else kept
 
     def _note_nodes(self, changes: Changes, verdict: Verdict, now: Moment, batch: Batch) -> None:
         batch.nodes += changes.stored

@@ -36,6 +36,7 @@ EVENT_TYPES = (
     "service_up",
     "route_moved",
     "node_locked_out",
+    "node_separated",
 )
 
 
@@ -60,6 +61,16 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """A ping sent since control calls the node offline has an outcome."""
     detached: bool = False
     """Control calls the node offline, but it answered a ping sent after that."""
+
+
+class Predecessor(msgspec.Struct, frozen=True, kw_only=True):
+    """A node whose machine goes on under another ID (rule 4.7)."""
+
+    id: str
+    hostname: str
+    first_seen: float
+    until: float
+    """When the other one took its place."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +103,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     removed_at: float | None = None
     left_out: bool = False
     """Not removed, but left out by `exclude` since `removed_at` (rule 4.6)."""
+    predecessors: tuple[Predecessor, ...] = ()
+    """Whose history comes before its own, the nearest first."""
+    successor: str = ""
+    """Stable ID of the node that took its place."""
     reach: Reach = Reach()
+
+    @property
+    def watched_since(self) -> float:
+        """The first sight of it, or of its first predecessor."""
+        return min((self.first_seen, *(one.first_seen for one in self.predecessors)))
 
     @property
     def id(self) -> str:

@@ -95,6 +95,9 @@ def _details(entry: Entry, alert: Alert, facts: Facts) -> Iterator[str]:
         if alert.kind == "credential_expiring":
             yield alert.message
         return
+    if alert.kind == "node_missing" and alert.cause == "removed":
+        yield alert.message
+        return
     if end is not None:
         yield f"from {_clock(begin, facts)} to {_clock(end, facts)} ({length})"
         return

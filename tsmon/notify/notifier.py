@@ -91,9 +91,9 @@ class Notifier:
         """Before the batch of a step is committed: what the channels make of it goes into it."""
         resolved = [alert for alert in batch.alerts if alert.state == "resolved"]
         self._ended |= {alert.id: alert for alert in resolved}
-        fired = {
-            int(event.details["alert_id"]) for event in batch.events if event.event_type == "alert"
-        } & self._monitor.alerts.keys()
+        fired = {int(event.details["alert_id"]) for event in batch.events if event.event_type == "alert"} & (
+            self._monitor.alerts.keys() | self._ended.keys()
+        )
         for silence in self._quiet.take_expired(self.clock.wall()):
             batch.also.append(forget_silence(silence.id))
         self._hand_out_reports(batch)

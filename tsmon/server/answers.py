@@ -101,6 +101,14 @@ class ServiceCounts(msgspec.Struct, gc=False):
     unknown: int
 
 
+class PredecessorAnswer(msgspec.Struct, kw_only=True, gc=False):
+    id: str
+    hostname: str
+    first_seen: str | None
+    until: str | None
+    """When the other one took its place."""
+
+
 class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten thousand; holds no cycles
     hostname: str
     ip: str | None
@@ -137,6 +145,10 @@ class NodeAnswer(msgspec.Struct, kw_only=True, gc=False):  # made by the ten tho
     alert: str | None
     flapping: bool
     silenced_until: str | None
+    successor_of: PredecessorAnswer | None = None
+    """The node whose place it took: the machine was re-installed."""
+    predecessors: tuple[PredecessorAnswer, ...] = ()
+    """That one and those before it, the nearest first: their history is in its uptime."""
     services: ServiceCounts | None = None
     """Of its checked ports; null when none is asked."""
     control: ControlFacts | None
@@ -166,6 +178,8 @@ class AlertAnswer(msgspec.Struct, kw_only=True):
 class NodeDetail(NodeAnswer, kw_only=True, gc=True):
     reason_words: str | None
     """`reason`, for people."""
+    successor: str | None
+    """Stable ID of the node that took its place."""
     os_hostname: str
     first_seen: str | None
     created: str | None

@@ -11,7 +11,7 @@ from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import LatencyRow
 from tsmon.monitor.incidents import Incident
 from tsmon.monitor.services.service import ServiceKey
-from tsmon.monitor.state import Event, Node, View
+from tsmon.monitor.state import Event, Node, Predecessor, View
 from tsmon.monitor.wording import REASON_WORDS, how_known
 from tsmon.server.answers import (
     AlertAnswer,
@@ -24,6 +24,7 @@ from tsmon.server.answers import (
     NodeAnswer,
     NodeDetail,
     OutageAnswer,
+    PredecessorAnswer,
     ServiceCounts,
     SeverityCounts,
     SummaryAnswer,
@@ -110,6 +111,7 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
     facts, reach, role = node.facts, node.reach, node.role
     up_24h, up_7d, up_30d, coverage = figures.get(node.id, NO_FIGURES)
     measured = view.measured(node)
+    before = [_predecessor(one) for one in node.predecessors]
     worst = alerts.worst(node.id)
     device = view.inventory.devices.get(node.id) if view.inventory is not None else None
     return NodeAnswer(
@@ -137,7 +139,7 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         uptime_7d=up_7d,
         uptime_30d=up_30d,
         coverage_24h=coverage,
-        watched_since=rfc3339(max(node.first_seen, view.now - WINDOWS["30d"])),
+        watched_since=rfc3339(max(node.watched_since, view.now - WINDOWS["30d"])),
         latency_ms=measured.latency_ms,
         path=measured.path,
         relay=facts.relay or None,
@@ -148,6 +150,8 @@ def node_answer(node: Node, view: View, alerts: NodeAlerts, figures: Figures) ->
         flapping=alerts.is_flapping(node.id),
         silenced_until=rfc3339(alerts.silenced_until(node.id)),
         services=_service_counts(node, view) if node.role.checks else None,
+        successor_of=next(iter(before), None),
+        predecessors=tuple(before),
         control=control_facts(device) if device is not None else None,
     )
 
@@ -157,6 +161,12 @@ def _service_counts(node: Node, view: View) -> ServiceCounts:
     known = [one for one in found if one is not None and view.blind is None and one.state != "unknown"]
     down = sum(one.down for one in known)
     return ServiceCounts(len(known) - down, down, len(found) - len(known))
+
+
+def _predecessor(one: Predecessor) -> PredecessorAnswer:
+    return PredecessorAnswer(
+        id=one.id, hostname=one.hostname, first_seen=rfc3339(one.first_seen), until=rfc3339(one.until)
+    )
 
 
 def node_detail(
@@ -170,6 +180,7 @@ def node_detail(
     return NodeDetail(
         **msgspec.structs.asdict(answer),
         reason_words=how_known(node) if answer.reason is not None else None,
+        successor=node.successor or None,
         os_hostname=facts.os_hostname,
         first_seen=rfc3339(node.first_seen),
         created=rfc3339(facts.created),

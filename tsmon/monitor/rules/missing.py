@@ -1,4 +1,4 @@
-"""node_missing: a critical role that a node filled and none fills any more (rule 8.5)."""
+"""node_missing: a critical role that a node filled and none fills any more (rules 8.5 and 8.16)."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,22 @@ from tsmon.monitor.alerts import AlertBook
 from tsmon.monitor.rules.step import EPSILON, Step, observed_since, severity_of, until_due
 from tsmon.monitor.state import Node
 
+LONG_KNOWN = 86400.0
+"""Seconds after which the removal of a critical node is worth a word, though others fill its role."""
+
 
 class MissingRoles:
-    """Over an `AlertBook`. Its alerts belong to the key of the role, and bear the last node's name."""
+    """Over an `AlertBook`. Its alerts belong to the key of the role, and bear the last node's name; that of a
+    removed node whose role others fill is its own, and ends as soon as it was said."""
 
     def __init__(self, book: AlertBook) -> None:
         self.book = book
 
     def look(self, step: Step) -> None:
         """Raise, fire and end."""
+        self._say_who_was_removed(step)
         for alert in self.book.of_kind("node_missing"):
-            if alert.subject not in step.missing_roles:
+            if alert.subject not in step.missing_roles and alert.subject != alert.node_id:
                 ended = self.book.update(alert, message=_filled(alert.subject, step))
                 self.book.end(ended, step.now, "filled", untold=not alert.subject)
         for key, node in step.missing_roles.items():
@@ -43,14 +48,54 @@ class MissingRoles:
         if alert.state == "pending" and until_due(alert, node) <= EPSILON:
             self.book.fire(alert, step.now, _lost(key, node, step))
 
+    def _say_who_was_removed(self, step: Step) -> None:
+        for event in step.events:
+            node = step.removed.get(event.node_id or "") if event.event_type == "node_removed" else None
+            if node is not None and _is_missed(node, step):
+                self.book.raise_(
+                    "node_missing",
+                    "warning",
+                    step.now,
+                    node=node,
+                    subject=node.id,
+                    since=node.removed_at,
+                    last_seen=node.last_online,
+                    waited=observed_since(node.removed_at, step) - step.elapsed,
+                )
+        for alert in self.book.of_kind("node_missing"):
+            node = step.removed.get(alert.node_id or "")
+            if alert.subject != alert.node_id:
+                continue
+            left = 0 if node is None else _filling(node.role.key, step)
+            if node is None or node.successor or not left:
+                self.book.end(alert, step.now, "filled", untold=True)
+                continue
+            waiting = self.book.update(alert, waited=alert.waited + step.elapsed)
+            if until_due(waiting, node) <= EPSILON:
+                words = f"{node.hostname} was removed, {left} of {left + 1} of the role {node.role.key} left"
+                self.book.end(self.book.fire(waiting, step.now, words), step.now, "removed")
+
     def roles_changed(self, missing_roles: Mapping[str, Node], now: Moment) -> None:
         """The configuration was reloaded: what it does not ask for ends without a message (rule 8.10)."""
         for alert in self.book.of_kind("node_missing"):
             node = missing_roles.get(alert.subject)
+            if alert.subject == alert.node_id:
+                continue
             if node is None:
                 self.book.end(alert, now, "role_changed", untold=True)
             else:
                 self.book.update(alert, severity=severity_of(node), delay=node.role.offline_after)
+
+
+def _is_missed(node: Node, step: Step) -> bool:
+    known_for = (node.removed_at or 0.0) - node.watched_since
+    long_known = node.role.critical and node.role.alert != "none" and known_for >= LONG_KNOWN
+    return long_known and not node.successor and _filling(node.role.key, step) > 0
+
+
+def _filling(key: str, step: Step) -> int:
+    """How many nodes fill the role."""
+    return sum(node.role.key == key for node in step.nodes.values())
 
 
 def _lost(key: str, node: Node, step: Step) -> str:
