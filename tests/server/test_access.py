@@ -205,6 +205,17 @@ async def test_identities_of_the_tailnet(answer: Any, let_in: bool) -> None:
     assert len(whois.asked) == (2 if isinstance(answer, Exception) else 1), "answers are kept for a while"
 
 
+async def test_a_stream_asks_the_tailnet_again() -> None:
+    """Who was taken off the list reads on for half a minute at most, not for that and the cache's time."""
+    whois = Whois(person("alice@example.com"))
+    guard = access(whois=whois, auth__mode="tailnet", auth__users="alice@example.com")
+    request = make_mocked_request("GET", SUMMARY, transport=Transport(("100.64.0.9", 5123)))
+    assert await guard.lets_in(request)
+    whois.answer = person("mallory@example.com")
+    assert not await guard.lets_in(request)
+    assert not await guard._is_member(request), "requests of the same connection are refused, too"
+
+
 async def test_ipv6_callers_and_callers_without_an_address() -> None:
     whois = Whois(person("alice@example.com"))
     guard = access(whois=whois, auth__mode="tailnet", auth__users="alice@example.com")

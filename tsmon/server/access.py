@@ -117,9 +117,10 @@ class Access:
         return guard
 
     async def lets_in(self, request: web.Request) -> bool:
-        """Whoever asked may still read: for answers that last."""
+        """Whoever asked may still read: for answers that last. The tailnet is asked again, whatever it said
+        before."""
         try:
-            return await self._refusal(request) is None
+            return await self._refusal(request, known=False) is None
         except BusyError:
             return True  # nobody could be asked; the next look will tell
 
@@ -148,8 +149,8 @@ class Access:
         name = own[0].casefold() if own else ""
         return bool(name) and host in (name, name.partition(".")[0])
 
-    async def _refusal(self, request: web.Request) -> web.Response | None:
-        """None when the caller may read."""
+    async def _refusal(self, request: web.Request, *, known: bool = True) -> web.Response | None:
+        """None when the caller may read; `known`: what was answered a short while ago serves."""
         if self._mode == "none" or self.is_trusted(request.remote):
             return None
         if self._mode == "token":
@@ -159,7 +160,7 @@ class Access:
             if given:
                 await self._wrong.slow_down(request.remote or "")
             return ask_for_token(request.headers.get(hdrs.ACCEPT, ""), wrong=bool(given))
-        if await self._is_member(request):
+        if await self._is_member(request, known=known):
             return None
         return error_response(
             403, "forbidden", "this caller is not one of auth.users or auth.tags, or cannot be named now"
@@ -194,7 +195,7 @@ class Access:
         given = value.strip().encode("utf-8", "surrogateescape")
         return hmac.compare_digest(given, token.reveal().encode())
 
-    async def _is_member(self, request: web.Request) -> bool:
+    async def _is_member(self, request: web.Request, *, known: bool = True) -> bool:
         """Who is calling is asked from the source by `ip:port`; only its JSON answers count."""
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         if not peer:
@@ -202,9 +203,9 @@ class Access:
         host, port = str(peer[0]).removeprefix("::ffff:"), peer[1]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         now = time.monotonic()
-        known = self._seen.get(address)
-        if known is not None and known[0] > now:
-            return known[1]
+        seen = self._seen.get(address)
+        if known and seen is not None and seen[0] > now:
+            return seen[1]
         try:
             answer = await self._whois.ask(address, host)
         except SourceError:

@@ -28,8 +28,8 @@ _CHUNK = 100
 _PING = 15.0
 _SEND_TIMEOUT = 30.0
 _RETRY_MS = 2000
-_LOOK = 20.0
-"""Seconds after which it is looked whether a client may still read."""
+_LOOK = 25.0
+"""Seconds after which it is looked whether a client may still read: within 30 its stream has ended."""
 _BEHIND = "behind"
 
 
@@ -140,11 +140,10 @@ class Live:
             async with sse_response(request, ping_interval=_PING, send_timeout=_SEND_TIMEOUT) as response:
                 await _send(response, [self._snapshot_message(_RETRY_MS)])
                 sent = 0 if last_id is None else await self._catch_up(last_id, response)
-                looked = asyncio.get_running_loop().time()
-                while (messages := await _next(queue)) is not None:
-                    now = asyncio.get_running_loop().time()
-                    if now - looked >= _LOOK:
-                        looked = now
+                look_at = _now() + _LOOK
+                while (messages := await _next(queue, look_at - _now())) is not None:
+                    if _now() >= look_at:
+                        look_at = _now() + _LOOK
                         if not await lets_in(request):
                             break
                     if not messages:
@@ -180,10 +179,14 @@ class Live:
             self._drop(queue)
 
 
-async def _next(queue: _Queue) -> list[StreamItem] | None:
-    """What is to be sent next; nothing ([]) after a while without news, None at the end."""
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _next(queue: _Queue, seconds: float) -> list[StreamItem] | None:
+    """What is to be sent next; nothing ([]) after `seconds` without news, None at the end."""
     try:
-        async with asyncio.timeout(_LOOK):
+        async with asyncio.timeout(seconds):
             return await queue.get()
     except TimeoutError:
         return []
