@@ -15,6 +15,7 @@ import structlog
 from tsmon.base.clock import Clock, rfc3339
 from tsmon.base.pace import Pace
 from tsmon.base.threads import off_loop
+from tsmon.base.waits import happens
 from tsmon.classify import Severity
 from tsmon.config import Settings
 from tsmon.monitor.batch import LatencyRow
@@ -158,10 +159,7 @@ class Collector:
         """Wait for `tick`, for what the monitor waits for, or for a hint (not before `hinted_from`)."""
         due = self._monitor.next_read(self._clock.now())
         wake = tick if due is None else min(tick, due)
-        try:
-            async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
-                await self._read_wanted.wait()
-        except TimeoutError:
+        if not await happens(self._read_wanted, max(0.0, wake - self._clock.mono())):
             return
         await self._clock.sleep(min(hinted_from, wake) - self._clock.mono())
 
@@ -199,12 +197,7 @@ class Collector:
         """Until `wake` (monotonic), ping at once the nodes whose outage fell due; those that fell due while a
         round took longer are pinged still. A ping that goes on is not cut off: its outcome is what the
         outage waits for, and the next try could be cut off alike."""
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, wake - self._clock.mono())):
-                    await self._ping_wanted.wait()
-            except TimeoutError:
-                return
+        while await happens(self._ping_wanted, max(0.0, wake - self._clock.mono())):
             self._ping_wanted.clear()
             asks, self._asks = self._asks, []
             suspects, self._suspects = self._suspects, []

@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 
 from tsmon.base.clock import Clock, grid_floor
+from tsmon.base.waits import happens
 
 _LONGEST_SLEEP = 30.0
 
@@ -63,9 +64,4 @@ class Pace:
         """Wait; true when the settings changed meanwhile."""
         if seconds <= 0:
             return False
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await happens(self._changed, seconds)

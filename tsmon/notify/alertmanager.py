@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from tsmon.base.clock import rfc3339
+from tsmon.base.waits import happens
 from tsmon.config import ChannelSettings, redact_url
 from tsmon.monitor.alert_words import headline
 from tsmon.monitor.alerts import Alert
@@ -19,7 +20,7 @@ from tsmon.monitor.batch import Batch
 from tsmon.monitor.selection import Selector
 from tsmon.notify.desk import Row
 from tsmon.notify.details import runbook_of
-from tsmon.notify.line import Office, meta_key
+from tsmon.notify.line import Office, meta_key, note_failure
 from tsmon.notify.news import News
 from tsmon.notify.notice import Notice
 from tsmon.notify.outcome import ChannelHealth, Outcome
@@ -158,21 +159,14 @@ class AlertmanagerLine:
             pause = self.health.pause(mono)
             again = self._last_post + REPEAT - mono
             if pause > 0:
-                await self._rest(pause)
+                await happens(self._wake, pause)
             elif self._changed() or (self._firing and self._sighted and again <= 0):
                 await self._post()
             else:
-                await self._rest(again if self._firing and again > 0 else REPEAT)
+                await happens(self._wake, again if self._firing and again > 0 else REPEAT)
 
     async def close(self) -> None:
         await self._poster.close()
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     def _wants(self, alert: Alert) -> bool:
         return self._channel.min_severity == "warning" or alert.severity == "critical"
@@ -206,7 +200,7 @@ class AlertmanagerLine:
         rows += [self._lasting(alert, now.wall) for alert in firing.values()]
         outcome = await self._poster.post(msgspec.json.encode(rows))
         if not outcome.delivered:
-            await self._failed(outcome)
+            await note_failure(self.name, self.health, outcome, self._office)
             return
         if self.health.error:
             log.info("channel_delivers", channel=self.name)
@@ -222,15 +216,6 @@ class AlertmanagerLine:
             self._posted.labels[id_] = self._labels(alert)
             self._posted.since[id_] = _begin(alert)
         await self._office.notified(posted, [])
-
-    async def _failed(self, outcome: Outcome) -> None:
-        if outcome.error != self.health.error:
-            log.warning("message_not_delivered", channel=self.name, error=outcome.error)
-        now = self._office.clock.now()
-        self.health.note(outcome, now)
-        if self.health.is_worth_telling(now.mono):
-            self.health.reported = True
-            await self._office.fails(self.name, outcome.error)
 
     def _lasting(self, alert: Alert, now: float) -> dict[str, Any]:
         notes = _notes(alert)

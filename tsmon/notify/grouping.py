@@ -73,6 +73,8 @@ class Groups:
         before = self._of.get(alert)
         if before is not None and alert in before.waiting:
             return
+        # It may stand in an older group, notified and down: a reminder is a new message, and that group must
+        # not report its end as well.
         self.forget(alert)
         found = [group for group in self._groups if group.stream == stream and group.collects(now)]
         # A group that is not sent yet comes first: its message comes sooner.
@@ -153,6 +155,8 @@ class Groups:
     def _tells_now(group: Group, now: float, siblings_before: Callable[[float], bool]) -> bool:
         if group.notified_at is None:
             return now >= group.due - _EPSILON
+        # One update is all that follows a message: while another outage may still fall due in the window, it
+        # waits, since what came after it would have to begin a message of its own.
         end = group.notified_at + WINDOW
         return now >= end - _EPSILON or not siblings_before(end)
 

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from tsmon.base.clock import Clock
+from tsmon.base.waits import happens
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
 from tsmon.notify.desk import MOST_WAITING, Desk, Row
@@ -52,6 +53,17 @@ class Office(Protocol):
 
     async def fails(self, name: str, reason: str) -> None:
         """Tell everybody that the channel `name` does not deliver."""
+
+
+async def note_failure(name: str, health: ChannelHealth, outcome: Outcome, office: Office) -> None:
+    """A try of the channel `name` failed: log what is new, and tell the others once it is worth it."""
+    if outcome.error != health.error:
+        log.warning("message_not_delivered", channel=name, error=outcome.error)
+    now = office.clock.now()
+    health.note(outcome, now)
+    if health.is_worth_telling(now.mono):
+        health.reported = True
+        await office.fails(name, outcome.error)
 
 
 class MessageLine:
@@ -152,22 +164,17 @@ class MessageLine:
             self._wake.clear()
             row = self.desk.waiting[0] if self.desk.waiting else None
             pause = self.health.pause(self._office.clock.mono())
+            # A message leaves only once it is stored: sent before, a crash would send it twice with other
+            # words, or forget that it was sent. What is stored and sent twice has the same key.
             if row is None or not row.committed:
                 await self._wake.wait()
             elif pause > 0:
-                await self._rest(pause)
+                await happens(self._wake, pause)
             else:
                 await self._deliver(row)
 
     async def close(self) -> None:
         await self._sender.close()
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _deliver(self, row: Row) -> None:
         facts = self._office.facts(self.desk.notified, self.desk.ended)
@@ -195,13 +202,7 @@ class MessageLine:
 
     async def _failed(self, row: Row, outcome: Outcome) -> None:
         row.attempts += 1
-        if outcome.error != self.health.error:
-            log.warning("message_not_delivered", channel=self.name, error=outcome.error)
-        now = self._office.clock.now()
-        self.health.note(outcome, now)
-        if self.health.is_worth_telling(now.mono):
-            self.health.reported = True
-            await self._office.fails(self.name, outcome.error)
+        await note_failure(self.name, self.health, outcome, self._office)
 
     async def _try(self, message: Message) -> Outcome:
         try:

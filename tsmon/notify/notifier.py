@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from tsmon.base.clock import Clock
+from tsmon.base.waits import happens
 from tsmon.config import Settings
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch, Write
@@ -152,9 +152,7 @@ class Notifier:
             self._due.clear()
             wait = None if self._next_due is None else self._next_due - self.clock.mono()
             if wait is None or wait > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._due.wait()
+                await happens(self._due, wait)
                 continue
             await self._monitor.advance()
             await self.clock.sleep(_BREATH)

@@ -115,6 +115,7 @@ class Outbox:
             log.warning("samples_held", batches=len(held), error=str(error))
             self._shrink()
             return
+        # Only what was written goes: samples may have come in while the write was under way.
         for _ in held:
             self._held.popleft()
 
@@ -148,7 +149,8 @@ class Outbox:
         the first time are left out. Raises StoreError."""
         mark, rows = await self._store.read(_new_events)
         if mark is None:
-            # With no mark yet the log's end becomes the mark.
+            # The first time, the log's end becomes the mark: events of years would flood a new bucket, and the
+            # embedded log keeps them anyway.
             last = rows[-1][0] if rows else 0
             await self._store.write(lambda db: _set_mark(db, last))
             self.marks[_MARK] = str(last)

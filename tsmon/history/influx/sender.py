@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from tsmon.base.clock import Clock, rfc3339
+from tsmon.base.waits import happens
 from tsmon.config import ConfigError, InfluxSettings, redact_url
 from tsmon.history.influx.delivery import Delivery
 from tsmon.history.influx.outbox import Contents, Outbox, WaitingRequest
@@ -172,11 +173,7 @@ class Influx:
 
     async def _rest(self) -> None:
         """Until there are samples, or it is time to look for events."""
-        try:
-            async with asyncio.timeout(_LOOK):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        await happens(self._news, _LOOK)
 
     def _note(self, words: str) -> None:
         """Log the change from good to bad and from bad to good, once each."""

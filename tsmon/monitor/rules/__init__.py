@@ -70,6 +70,8 @@ class Rules:
         self._own.look_at_storage(step)
         self._own.look_at_sight(step)
         asks: list[str] = []
+        # The order counts: a missing node is no outage, and one that flaps is reported as flapping, so that
+        # each is settled before outages are looked at.
         if step.trusted:
             self._end_left_out(step)
             self._missing.look(step)

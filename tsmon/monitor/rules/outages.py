@@ -31,6 +31,8 @@ class Outages:
     def _outage(self, node: Node, step: Step, asks: list[str], *, fresh: bool) -> None:
         alert = self.book.find("node_offline", node.id)
         if alert is None:
+            # Only an outage that tsmon saw begin has been waited for: of one that is found (a first start, a
+            # changed role) nobody knows how long it was observed, and its delay begins now.
             waited = observed_since(node.since, step) if fresh else 0.0
             alert = self.book.raise_(
                 "node_offline",
@@ -47,6 +49,7 @@ class Outages:
         if alert.state == "firing":
             self._told_outage(alert, node, step)
         elif until_due(alert, node) <= EPSILON:
+            # Control may be late or wrong; a ping costs a second and may spare somebody a call at night.
             ask = node.role.ping and step.can_ping and node.reason == "control" and not node.reach.asked
             if ask and until_due(alert, node) > -ASK_PATIENCE:
                 asks.append(node.id)
