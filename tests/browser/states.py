@@ -230,7 +230,7 @@ async def unseen(page: Page) -> AsyncIterator[None]:
         async with _site(*NAMES, toml=toml) as found:
             nodes = found.tailnet.nodes.values()
             script.nodes = [headscale_node(n.name, n.number, id=n.id, ipAddresses=n.ips) for n in nodes]
-            script.nodes[0] |= {"availableRoutes": ["10.9.0.0/16"]}
+            next(row for row in script.nodes if row["name"] == "git")["availableRoutes"] = ["10.9.0.0/16"]
             for number, name in enumerate(("vault", HOSTILE, "x" * 63, "\u202egnirts")):
                 script.nodes.append(headscale_node(name, 900 + number, online=False, lastSeen=None))
             monitor = found.daemon.monitor
