@@ -149,8 +149,8 @@ class Outbox:
         the first time are left out. Raises StoreError."""
         mark, rows = await self._store.read(_new_events)
         if mark is None:
-            # The first time, the log's end becomes the mark: events of years would flood a new bucket, and the
-            # embedded log keeps them anyway.
+            # The first time, the log's end becomes the mark: events of years would flood a new bucket, and
+            # the embedded log keeps them anyway.
             last = rows[-1][0] if rows else 0
             await self._store.write(lambda db: _set_mark(db, last))
             self.marks[_MARK] = str(last)
