@@ -51,3 +51,11 @@ async def overflow(page: Page) -> int:
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
     return over
+
+
+async def poor_contrast(page: Page, selector: str) -> list[str]:
+    """What axe-core finds too faint in one element as it stands."""
+    await page.evaluate(Path(AXE).read_text())
+    run = "where => axe.run(where, {runOnly: ['color-contrast', 'link-in-text-block']})"
+    found: dict[str, Any] = await page.evaluate(run, selector)
+    return [node["failureSummary"] for rule in found["violations"] for node in rule["nodes"]]

@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.async_api import Page, async_playwright
 
 from tests.browser.chromium import CHROMIUM, FLAGS
-from tests.browser.states import STATES
+from tests.browser.states import STATES, to_the_wall
 
 LOOKS = ((390, 844, "light"), (768, 1024, "dark"), (1280, 800, "light"), (1920, 1080, "dark"))
 WALL = (3840, 2160)
@@ -29,7 +29,7 @@ async def take(page: Page, folder: Path, name: str) -> None:
         await page.screenshot(path=folder / f"{stem}-{width}.png", full_page=True)
         print(f"{stem}-{width}.png  {width} x {tall}")
     await page.set_viewport_size({"width": WALL[0], "height": WALL[1]})
-    await page.evaluate("history.pushState(null, '', '?view=wall'); dispatchEvent(new Event('popstate'))")
+    await to_the_wall(page)
     await page.wait_for_timeout(1500)
     await page.screenshot(path=folder / f"{stem}-wall.png")
 

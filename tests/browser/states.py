@@ -271,6 +271,12 @@ async def services(page: Page) -> AsyncIterator[None]:
         yield
 
 
+async def to_the_wall(page: Page) -> None:
+    """The open page as a wall: nothing is loaded anew, so that the state stays what it is."""
+    await page.evaluate("history.pushState(null, '', '?view=wall'); dispatchEvent(new Event('popstate'))")
+    await expect(page.locator("#wall-clock")).to_be_visible()
+
+
 STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "blind": blind,
     "stale": stale,
@@ -287,4 +293,5 @@ STATES: dict[str, Callable[[Page], AbstractAsyncContextManager[None]]] = {
     "unseen": unseen,
     "services": services,
 }
-LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1400)]
+LOOKS = [("light", 390), ("dark", 1280), ("light", 1920)]
+WIDTHS = (390, 768, 1280, 1920, 3840)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Error, Page, expect
 
-from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules
+from tests.browser.chromium import PROD, SEEN
 from tests.support.site import Site
 from tsmon.monitor.alerts import Silence
 
@@ -232,32 +232,6 @@ async def test_the_theme_is_switched_and_remembered(page: Page) -> None:
     await page.reload()
     await expect(page.locator("#theme")).to_have_text("Theme: dark")
     assert await page.evaluate(back) != light
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1600])
-async def test_nothing_runs_over_the_edge(page: Page, here: Site, scheme: str, width: int) -> None:
-    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    await page.set_viewport_size({"width": width, "height": 900})
-    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert await page.evaluate(over) <= 0
-    await page.goto(here.daemon.url + "/vpn?node=git")
-    await expect(page.locator("#facts div").first).to_be_visible()
-    assert await page.evaluate("(d => d.scrollWidth - d.clientWidth)(document.getElementById('drawer'))") <= 0
-
-
-@AXE_RUNS
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("what", ["", "?node=git", "?q=none-of-them"])
-async def test_no_accessibility_rule_is_broken(page: Page, here: Site, scheme: str, what: str) -> None:
-    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
-    here.tailnet.off(PROD)
-    await here.poll()
-    await page.goto(here.daemon.url + "/vpn" + what)
-    await expect(page.locator("#alerts li")).to_have_count(1)
-    if "node" in what:
-        await expect(page.locator("#node-bars .bars")).to_be_visible()
-    assert await broken_rules(page) == []
 
 
 async def test_it_says_when_tsmon_does_not_answer(here: Site, context: BrowserContext) -> None:

@@ -6,10 +6,24 @@ import pytest
 from playwright.async_api import BrowserContext, Route, expect
 
 from tests.browser.chromium import AXE_RUNS, PROD, SEEN, broken_rules, overflow
-from tests.browser.states import LOOKS, STATES, blind, empty, error, outage, services, stale, unseen
+from tests.browser.states import (
+    LOOKS,
+    STATES,
+    WIDTHS,
+    blind,
+    empty,
+    error,
+    outage,
+    services,
+    stale,
+    to_the_wall,
+    unseen,
+)
 from tests.support.site import Site
 
 pytestmark = SEEN
+
+SCROLLS = "document.documentElement.scrollHeight - innerHeight"
 
 
 @AXE_RUNS
@@ -23,7 +37,15 @@ async def test_every_state_keeps_the_rules_at_every_size(anew: BrowserContext, n
             )
             await page.set_viewport_size({"width": width, "height": 900})
             assert (scheme, width, await broken_rules(page)) == (scheme, width, [])
-            assert await overflow(page) <= 0
+        for width in WIDTHS:
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert (width, await overflow(page) <= 0) == (width, True)
+        await to_the_wall(page)
+        assert await broken_rules(page) == []
+        for size in ((3840, 2160), (1280, 720), (1080, 1920)):
+            await page.set_viewport_size({"width": size[0], "height": size[1]})
+            await page.wait_for_timeout(50)
+            assert (size, await page.evaluate(SCROLLS)) == (size, 0)
 
 
 async def test_the_last_known_state_is_there_while_blind(anew: BrowserContext) -> None:

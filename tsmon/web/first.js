@@ -312,7 +312,8 @@ function coverage(node) {
 
 function pulse(node) {
   const line = sparkline(glance.sparks[node.id] ?? []);
-  if (!line && node.latency_ms === null) return null;
+  // Its place is there before it is: nothing moves when the first ping is answered.
+  if (!line && node.latency_ms === null) return make("div", { class: "pulse" });
   const latency =
     node.latency_ms === null ? "" : `${milliseconds(node.latency_ms)} ${node.path?.replace("_", " ") ?? ""}`;
   return make("div", { class: "pulse" }, line, make("span", { class: "quiet" }, latency));

@@ -28,8 +28,13 @@ export class Drawer {
         this.changed();
       }
     });
+    // Who marks text beyond the edge does not want to leave.
+    let pressed = null;
+    this.box.addEventListener("pointerdown", (event) => {
+      pressed = event.target;
+    });
     this.box.addEventListener("click", (event) => {
-      if (event.target === this.box) this.box.close();
+      if (event.target === this.box && pressed === this.box) this.box.close();
     });
     $("drawer-close").addEventListener("click", () => this.box.close());
     for (const button of $("windows").querySelectorAll("button")) {

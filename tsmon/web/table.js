@@ -294,7 +294,7 @@ export class Table {
       "div",
       { ...attributes, class: asleep ? "row asleep" : "row" },
       cell("state", pill(asleep ? "asleep" : node.state, node.state)),
-      cell("host", nodeLink(node.hostname, 40), ...notes(node)),
+      cell("host", nodeLink(node.hostname, innerWidth < 1100 ? 30 : 40), ...notes(node)),
       cell("type", node.node_type),
       cell("ip", node.ip ? copyable(node.ip) : "–"),
       cell("os", node.os),
