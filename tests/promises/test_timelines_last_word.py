@@ -213,3 +213,50 @@ async def test_who_wants_to_hear_at_once_does(tmp_path: Path) -> None:
         world.tailnet.on(PROD)
         await world.run(8)
         assert world.messages()[1:] == [f"OK: {PROD} is back online"]
+
+
+@virtual
+async def test_no_recovery_is_made_while_blind(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await both_down(world)
+        world.tailnet.on(PROD)
+        await world.run(30)
+        world.tailnet.fault = "refused"
+        await world.run(600)
+        assert world.messages()[1:] == ["WARNING: tsmon cannot see the tailnet"], (
+            "is prod still up? who knows"
+        )
+        world.tailnet.off(PROD)
+        world.tailnet.fault = ""
+        await world.run(400)
+        titles = world.messages()[2:]
+        assert f"OK: {PROD} is back online" not in titles
+        assert f"CRITICAL: {PROD} is offline" in titles
+
+
+@virtual
+async def test_two_that_answer_pings_make_the_own_map_suspect(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(121)
+        world.tailnet.change(PROD, online=False)
+        world.tailnet.change("dev", online=False)
+        await world.run(400)
+        assert world.messages() == ["WARNING: 2 nodes are off the control plane, but answer pings"]
+        assert "the monitor's own map may be stale" in world.told_to["team"][0].text
+
+
+@virtual
+async def test_a_test_message_is_a_sign_of_life(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.run(61)
+        world.outcomes["team"] = REFUSED
+        world.tailnet.off(PROD)
+        await world.run(300)
+        [channel] = world.notifier.readiness()
+        assert channel["parked"]
+        del world.outcomes["team"]
+        await world.notifier.test("team")
+        await world.run(1)
+        [channel] = world.notifier.readiness()
+        assert (channel["parked"], channel["error"]) == (False, None)
+        assert world.messages()[1:] == [f"CRITICAL: {PROD} is offline"]

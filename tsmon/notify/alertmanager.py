@@ -133,9 +133,13 @@ class AlertmanagerLine:
         now = self._office.clock.wall()
         labels = {"alertname": "TsmonTest", "severity": "none", "monitor": self._monitor}
         notes = {"summary": message.title, "description": message.text}
-        return await self._poster.post(
+        outcome = await self._poster.post(
             msgspec.json.encode([_row(labels, notes, now, now + 60.0, self._link)])
         )
+        if outcome.delivered:
+            self.health.note(outcome, self._office.clock.now())
+            self._wake.set()
+        return outcome
 
     def kept(self) -> str:
         """What is to be stored."""

@@ -48,7 +48,9 @@ def confirmation(alert: Alert, view: View) -> str:
     if alert.state == "resolved" or node is None:
         return ""
     if alert.kind == "node_detached":
-        return "the control plane calls it offline, pings are answered"
+        words = "the control plane calls it offline, pings are answered"
+        others = any(other.detached and other.id != node.id for other in view.nodes.values())
+        return words + ("; others too: the monitor's own map may be stale" if others else "")
     return how_known(node) if alert.kind == "node_offline" and node.state == "offline" else ""
 
 

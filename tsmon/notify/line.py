@@ -144,7 +144,7 @@ class MessageLine:
         """Send this message now, whatever waits."""
         outcome = await self._try(message)
         if outcome.delivered:
-            self.health.try_now()
+            self.health.note(outcome, self._office.clock.now())
             self._wake.set()
         return outcome
 

@@ -20,7 +20,9 @@ Topic = tuple[str, str]
 class Sayable:
     """What may be said of alerts now."""
 
-    def __init__(self, alerts: Mapping[int, Alert], view: View) -> None:
+    def __init__(self, alerts: Mapping[int, Alert], view: View, *, sighted: bool = True) -> None:
+        """Not `sighted`: how nodes are now is not known; what they were lies in `view`."""
+        self._sighted = sighted
         self._alerts = alerts
         self._view = view
         self._open = {topic_of(alert) for alert in alerts.values() if alert.state != "resolved"}
@@ -38,7 +40,7 @@ class Sayable:
         if alert.state != "resolved":
             return "lasts"
         topic = topic_of(alert)
-        if topic in self._open:
+        if topic in self._open or not (self._sighted or alert.is_own):
             return "unsure"
         node = self._view.nodes.get(alert.node_id or "") if topic[0] == "state" else None
         sure = node is None or (node.state == "online" and node.missing_since is None)
@@ -64,7 +66,7 @@ class News:
 
     @cached_property
     def sayable(self) -> Sayable:
-        return Sayable(self.alerts, self.view)
+        return Sayable(self.alerts, self.view, sighted=self.sighted)
 
     def node(self, alert: Alert) -> Node | None:
         """The node that `alert` is about; None when it is about tsmon itself or the node is long gone."""
