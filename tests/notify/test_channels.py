@@ -19,11 +19,11 @@ from aiohttp import web
 from aiosmtpd.controller import Controller
 
 from tests.support.alerts import NOW, alert, seen, view
-from tsmon.base.clock import Clock
+from tsmon.base.clock import Clock, rfc3339
 from tsmon.config import ChannelSettings, Secret
 from tsmon.monitor.alerts import Alert
 from tsmon.monitor.batch import Batch
-from tsmon.notify.alertmanager import AlertmanagerLine, labels_of
+from tsmon.notify.alertmanager import AlertmanagerLine, Posted, labels_of
 from tsmon.notify.details import Facts
 from tsmon.notify.news import News
 from tsmon.notify.notice import Entry, Notice
@@ -367,6 +367,58 @@ async def test_alertmanager_that_refuses_is_parked(receiver: tuple[Receiver, str
         am.try_now()
         await until(lambda: not am.readiness()["parked"])
         assert office.told_of == [1]
+
+
+async def test_alertmanager_that_took_what_it_did_not_answer_hears_the_end(
+    receiver: tuple[Receiver, str],
+) -> None:
+    """Of each post that may have been taken, under each name that the alert had; by the next tsmon, too."""
+    there, where = receiver
+    there.answer = lambda: web.Response(status=503)
+    office = FakeOffice()
+    am = line(f"http://{where}", office)
+    now = office.clock.wall()
+    async with running(am):
+        step(am, news(office.clock, alert(since=now - 60)))
+        await until(lambda: am.readiness()["failed"] == 1)
+        step(am, news(office.clock, alert(since=now - 60, hostname="factory")))
+        am.try_now()
+        await until(lambda: am.readiness()["failed"] == 2)
+    kept = am.kept()
+    there.answer = lambda: web.Response(status=200)
+    there.requests.clear()
+    again = AlertmanagerLine(
+        ChannelSettings(name="am", url=Secret(f"alertmanager+http://{where}")),
+        msgspec.json.decode(kept, type=Posted),
+        office,
+        monitor="rpi",
+        link="",
+    )
+    assert again.alerts == {1}, "its record is needed"
+    async with running(again):
+        step(again, news(office.clock, alert(state="resolved", resolved_at=now, since=now - 60)))
+        await until(lambda: again.alerts == set())
+    ((_, _, body),) = there.requests
+    rows = json.loads(body)
+    assert {row["labels"]["hostname"] for row in rows} == {"chocolate-factory", "factory"}
+    assert all(row["endsAt"] <= rfc3339(office.clock.wall()) for row in rows)
+    assert not office.told_of, "nobody is known to have been notified"
+
+
+async def test_what_alertmanager_itself_has_ended_is_forgotten(receiver: tuple[Receiver, str]) -> None:
+    there, where = receiver
+    there.answer = lambda: web.Response(status=503)
+    office = FakeOffice()
+    am = line(f"http://{where}", office)
+    now = office.clock.wall()
+    async with running(am):
+        step(am, news(office.clock, alert(since=now - 9 * 86400)))
+        await until(lambda: am.readiness()["failed"] == 1)
+        step(am, news(office.clock, alert(state="resolved", resolved_at=now - 6 * 86400)))
+        assert am.alerts == {1}
+        step(am, news(office.clock, alert(state="resolved", resolved_at=now - 8 * 86400)))
+        assert am.alerts == set()
+        assert am.readiness()["waiting"] == 0
 
 
 def test_own_alerts_name_the_monitor() -> None:

@@ -41,7 +41,46 @@ class Posted(msgspec.Struct):
     """What Alertmanager was sent: by alert, under which labels."""
 
     labels: dict[int, Labels] = {}
+    """Those that it took."""
     since: dict[int, float] = {}
+    offered: dict[int, list[Labels]] = {}
+    """Those of posts that it did not confirm: it may have taken them, so they too must end."""
+
+    @property
+    def alerts(self) -> set[int]:
+        return self.labels.keys() | self.offered.keys()
+
+    def under(self, id_: int) -> list[Labels]:
+        """Every set of labels under which Alertmanager may have the alert."""
+        taken = [self.labels[id_]] if id_ in self.labels else []
+        return taken + self.offered.get(id_, [])
+
+    def offer(self, id_: int, labels: Labels, since: float) -> None:
+        """It is about to be posted."""
+        if labels not in self.under(id_):
+            self.offered.setdefault(id_, []).append(labels)
+            self.since.setdefault(id_, since)
+
+    def confirm(self, lasting: Mapping[int, Labels], ended: Mapping[int, list[Labels]]) -> None:
+        """A post with these was answered; what was offered meanwhile stays so."""
+        for id_ in lasting.keys() | ended.keys():
+            settled = ended.get(id_, []) + ([lasting[id_]] if id_ in lasting else [])
+            self._keep(id_, [labels for labels in self.offered.get(id_, []) if labels not in settled])
+            if id_ in lasting:
+                self.labels[id_] = lasting[id_]
+            elif self.labels.get(id_) in settled:
+                del self.labels[id_]
+        self.since = {id_: since for id_, since in self.since.items() if id_ in self.alerts}
+
+    def forget(self, id_: int) -> None:
+        for kept in (self.labels, self.since, self.offered):
+            kept.pop(id_, None)
+
+    def _keep(self, id_: int, offered: list[Labels]) -> None:
+        if offered:
+            self.offered[id_] = offered
+        else:
+            self.offered.pop(id_, None)
 
 
 class AlertmanagerLine:
@@ -74,7 +113,7 @@ class AlertmanagerLine:
     @property
     def alerts(self) -> set[int]:
         """Alerts whose records are needed."""
-        return set(self._posted.labels)
+        return self._posted.alerts
 
     @property
     def notified_at(self) -> Mapping[int, float]:
@@ -91,17 +130,22 @@ class AlertmanagerLine:
     def step(self, news: News, batch: Batch, remind_every: float) -> None:
         """Note what fires now; `run` posts the difference."""
         del remind_every  # repeating is Alertmanager's business
-        posted = self._posted.labels
+        posted = self._posted
+        self._tailnet = news.view.tailnet.name if news.view.tailnet is not None else ""
         firing = {}
         for alert in news.alerts.values():
             node = news.node(alert)
             wanted = alert.state == "firing" and self._wants(alert) and self._selector.selects(node)
-            if wanted and (alert.id in posted or not news.is_quiet(alert)):
+            if wanted and (alert.id in posted.labels or not news.is_quiet(alert)):
                 firing[alert.id] = alert
-        ended = [news.alerts[id_] for id_ in posted if id_ not in firing and id_ in news.alerts]
+                # Stored before it is posted: a post without an answer may have been taken.
+                posted.offer(alert.id, self._labels(alert), _begin(alert))
+        ended = [news.alerts[id_] for id_ in posted.alerts if id_ not in firing and id_ in news.alerts]
+        for alert in ended:
+            if alert.resolved_at is not None and alert.resolved_at < news.now.wall - LIFETIME:
+                posted.forget(alert.id)  # by now Alertmanager has ended it by itself
         self._held = {alert.id for alert in ended if news.is_quiet(alert)}
         self._firing, self._known, self._sighted = firing, news.alerts, news.sighted
-        self._tailnet = news.view.tailnet.name if news.view.tailnet is not None else ""
         self._seen = True
         kept = self.kept()
         if kept != self._kept:
@@ -151,7 +195,7 @@ class AlertmanagerLine:
             "name": self.name,
             "service": self._service,
             **self.health.readiness(),
-            "waiting": len(self._new()) + len(self._gone()),
+            "waiting": len(self._new().keys() | self._stale().keys()),
             "dropped": 0,
         }
 
@@ -186,22 +230,28 @@ class AlertmanagerLine:
             if self._posted.labels.get(id_) != self._labels(alert)
         }
 
-    def _gone(self) -> list[int]:
-        """What was posted and ended; nothing is known before the first step."""
-        posted = self._posted.labels
-        return [id_ for id_ in posted if self._seen and id_ not in self._firing and id_ not in self._held]
+    def _stale(self) -> dict[int, list[Labels]]:
+        """What Alertmanager may have and that does not hold; nothing is known before the first step."""
+        found = {}
+        for id_ in self._posted.alerts - self._held if self._seen else ():
+            wanted = self._labels(self._firing[id_]) if id_ in self._firing else None
+            if stale := [labels for labels in self._posted.under(id_) if labels != wanted]:
+                found[id_] = stale
+        return found
 
     def _changed(self) -> bool:
-        return bool(self._new() or self._gone())
+        return bool(self._new() or self._stale())
 
     async def _post(self) -> None:
         """While tsmon is blind only news is posted: the rest lives on by itself."""
         now = self._office.clock.now()
-        new, gone = self._new(), self._gone()
+        new, stale = self._new(), self._stale()
         firing = dict(self._firing) if self._sighted else new
-        renamed = [id_ for id_ in new if id_ in self._posted.labels]
-        rows = [self._ended(id_, now.wall) for id_ in [*gone, *renamed]]
+        lasting = {id_: self._labels(alert) for id_, alert in firing.items()}
+        rows = [self._ended(id_, labels, now.wall) for id_, some in stale.items() for labels in some]
         rows += [self._lasting(alert, now.wall) for alert in firing.values()]
+        gone = [id_ for id_ in stale if id_ in self._posted.labels and id_ not in self._firing]
+        news = [self._known[id_] for id_ in gone if id_ in self._known] + list(new.values())
         outcome = await self._poster.post(msgspec.json.encode(rows))
         if not outcome.delivered:
             await note_failure(self.name, self.health, outcome, self._office)
@@ -210,26 +260,19 @@ class AlertmanagerLine:
             log.info("channel_delivers", channel=self.name)
         self.health.note(outcome, self._office.clock.now())
         self._last_post = now.mono
-        if not new and not gone:
-            return
-        posted = [self._known[id_] for id_ in gone if id_ in self._known] + list(new.values())
-        for id_ in gone:
-            self._posted.labels.pop(id_, None)
-            self._posted.since.pop(id_, None)
-        for id_, alert in new.items():
-            self._posted.labels[id_] = self._labels(alert)
-            self._posted.since[id_] = _begin(alert)
-        await self._office.notified(posted, [])
+        self._posted.confirm(lasting, stale)
+        if new or stale:
+            await self._office.notified(news, [])
 
     def _lasting(self, alert: Alert, now: float) -> dict[str, Any]:
         notes = _notes(alert)
         return _row(self._labels(alert), notes, _begin(alert), now + LIFETIME, self._link)
 
-    def _ended(self, alert_id: int, now: float) -> dict[str, Any]:
+    def _ended(self, alert_id: int, labels: Labels, now: float) -> dict[str, Any]:
         alert = self._known.get(alert_id)
         notes = _notes(alert) if alert is not None else {}
         since = self._posted.since.get(alert_id, now)
-        return _row(self._posted.labels[alert_id], notes, since, now, self._link)
+        return _row(labels, notes, since, now, self._link)
 
 
 def labels_of(alert: Alert, monitor: str, tailnet: str) -> Labels:

@@ -56,7 +56,7 @@ def load_channels(db: sqlite3.Connection) -> StoredChannels:
 def _named(text: str) -> set[int]:
     """The alerts that a channel knows."""
     desk, posted = decoded(text, Kept), decoded(text, Posted)
-    found: set[int] = set(posted.labels) if posted is not None else set()
+    found: set[int] = set(posted.alerts) if posted is not None else set()
     if desk is not None:
         found |= {*desk.notified, *desk.hushed, *desk.lost}
         found |= {id_ for g in desk.groups for id_ in (*g.waiting, *g.standing, *g.back)}
