@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.site import Site, site
-from tsmon.demo.tailnet import SimTailnet
+from tsmon.demo.tailnet import SimService, SimTailnet
 
 TOML = """
 services = true
@@ -21,6 +21,8 @@ def furnish(tailnet: SimTailnet) -> None:
     tailnet.add("db", ports={5432: "open", 8080: "failing"})
     tailnet.add("router", routes=["10.0.0.0/24"])
     tailnet.add("exit", exit_node_option=True)
+    tailnet.services["svc:wiki"] = SimService("100.100.0.10", ["tcp:443"], "db")
+    tailnet.lock = ["newcomer"]
 
 
 async def answer(here: Site, path: str) -> Any:
@@ -43,6 +45,7 @@ async def test_services_and_routes(tmp_path: Path) -> None:
     async with site(tmp_path, toml=toml, furnish=furnish, over_socket=True) as here:
         rows = await settled(here)
         assert [(row["hostname"], row["check"], row["state"]) for row in rows] == [
+            ("svc:wiki", "tcp:443", "refused"),
             ("db", "http:8080/", "bad_answer"),
             ("db", "tcp:5432", "ok"),
         ]
@@ -56,13 +59,12 @@ async def test_services_and_routes(tmp_path: Path) -> None:
         assert db["services"] == {"ok": 1, "down": 1, "unknown": 0}
 
         report = await answer(here, "report?time_zone=UTC")
-        assert [(row["hostname"], row["check"]) for row in report["services"]] == [
-            ("db", "http:8080/"),
-            ("db", "tcp:5432"),
-        ]
-        assert report["services"][0]["outages"] == 1
-        assert report["services"][0]["outage_list"][0]["end"] is None
-        assert report["services"][1]["offline_s"] == 0
+        found = {f"{row['hostname']} {row['check']}": row for row in report["services"]}
+        assert found.keys() == {"db http:8080/", "db tcp:5432", "svc:wiki tcp:443"}
+        assert found["db http:8080/"]["outages"] == 1
+        assert found["db http:8080/"]["outage_list"][0]["end"] is None
+        assert found["db tcp:5432"]["offline_s"] == 0
+        assert found["svc:wiki tcp:443"]["node_id"] is None
         assert "db http:8080/" in await here.get("/health-monitoring/report?format=text")
         assert "db tcp:5432" in await here.get("/health-monitoring/report?format=html")
         assert (await answer(here, "report?role=other"))["services"] == []
@@ -73,7 +75,14 @@ async def test_services_and_routes(tmp_path: Path) -> None:
         ]
         assert routes["exit_nodes"] == [{"hostname": "exit", "online": True}]
 
+        await here.until(lambda: here.daemon.monitor.view.locked_out)
+        assert (await answer(here, "routes"))["locked_out"] == [
+            {"node_id": "nlocked-newcomer", "hostname": "newcomer"}
+        ]
+
         metrics = await here.get("/metrics")
+        assert 'tsmon_service_up{check="tcp:443",hostname="svc:wiki",node_type="service"} 0.0' in metrics
+        assert "tsmon_locked_out_nodes 1.0" in metrics
         assert 'tsmon_service_up{check="tcp:5432",hostname="db",node_type="other"} 1.0' in metrics
         assert 'tsmon_service_up{check="http:8080/",hostname="db",node_type="other"} 0.0' in metrics
         assert 'tsmon_service_latency_seconds{check="tcp:5432",hostname="db",node_type="other"}' in metrics

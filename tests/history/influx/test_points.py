@@ -10,7 +10,7 @@ from tsmon.base.retry import seconds_to_wait
 from tsmon.base.text import clean_text
 from tsmon.history.influx.points import MOST_BYTES, MOST_LINES, event_lines_of, lines_of, pack, unpack
 from tsmon.history.influx.verdicts import MOST_PATIENCE, Action, bad_lines, judge
-from tsmon.monitor.samples import Sample
+from tsmon.monitor.samples import Sample, ServiceSample
 from tsmon.monitor.state import Event
 from tsmon.source.status import clean_hostname
 
@@ -51,6 +51,23 @@ def test_the_schema_of_a_sample() -> None:
     assert isinstance(read_line(full).fields["latency_ms"], float)
     assert read_line(bare).tags["os"] == "unknown", "a tag left out would begin another series"
     assert read_line(bare).fields == {"online": 0}
+
+
+def test_a_checked_port_is_a_point_of_its_own_measurement() -> None:
+    samples = [
+        ServiceSample("db", "other", "http:8080/a b,c=d", 1, 2.5),
+        ServiceSample("svc:web", "service", "tcp:443", 0, None),
+    ]
+    [up, down] = map(read_line, lines_of(300.0, samples, {"site": "home"}))
+    assert up.measurement == down.measurement == "tailscale_service"
+    assert up.tags == {
+        "hostname": "db",
+        "node_type": "other",
+        "check": "http:8080/a b,c=d",
+        "site": "home",
+    }
+    assert up.fields == {"up": 1, "latency_ms": 2.5}
+    assert down.fields == {"up": 0}
 
 
 def test_the_schema_of_an_event() -> None:
