@@ -30,6 +30,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     key_expiry_steps: tuple[float, ...]
     """Seconds before the key's expiry at which an alert is sent, in falling order."""
     checks: tuple[ServiceCheck, ...] = ()
+    may_ping: bool = True
+    """False where the configuration says `ping = false`: not even a router is pinged then (rule 13.5)."""
 
 
 class Classifier:
@@ -104,6 +106,7 @@ def _role_of(rule: RoleSettings, settings: Settings) -> Role:
         ping=rule.critical if rule.ping is None else rule.ping,
         key_expiry_steps=steps,
         checks=read_checks(rule.checks, "checks"),
+        may_ping=rule.ping is not False,
     )
 
 

@@ -92,7 +92,7 @@ async def test_ports_and_routers() -> None:
             web_server() as port,
         ):
             toml = (
-                '[[roles]]\nname = "router"\nhosts = ["router-*"]\nping = true\n'
+                '[[roles]]\nname = "router"\nhosts = ["router-*"]\n'
                 f'checks = ["tcp:{port}", "http:{port}/healthz", "http:{port}/nothing", "tcp:1"]\n'
             )
             await _approve(tailnet, FIRST)

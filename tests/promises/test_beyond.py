@@ -21,14 +21,6 @@ checks = ["tcp:5432", "http:8080/healthz"]
 """
 
 
-ROUTERS = """
-[[roles]]
-name = "router"
-hosts = ["r?"]
-ping = true
-"""
-
-
 def service(world: World, name: str, check: str) -> Service:
     owner = name if name.startswith("svc:") else world.tailnet.find(name).id
     return world.monitor.view.services[ServiceKey(owner, check)]
@@ -292,8 +284,8 @@ async def test_without_checks_nothing_is_asked(tmp_path: Path) -> None:
 # -- routes ------------------------------------------------------------------------------------------------
 
 
-async def _two_routers(tmp_path: Path) -> World:
-    world = World(tmp_path, "r1", "r2", "db", bus=True, toml=TEAM + ROUTERS)
+async def _two_routers(tmp_path: Path, toml: str = "") -> World:
+    world = World(tmp_path, "r1", "r2", "db", bus=True, toml=TEAM + toml)
     world.tailnet.change("r1", routes=["10.0.0.0/24"])
     await world.start()
     await world.run(120)
@@ -316,6 +308,20 @@ async def test_a_route_that_moved_is_an_event_and_its_old_router_is_asked_at_onc
         assert route.routers == (world.node("r2").id,)
         await world.run(300)
         assert ("route_lost", "r1") not in world.alerts()
+    finally:
+        await world.kill()
+
+
+@virtual
+async def test_a_router_that_must_not_be_pinged_is_not(tmp_path: Path) -> None:
+    world = await _two_routers(tmp_path, '[[roles]]\nname = "router"\nhosts = ["r?"]\nping = false\n')
+    try:
+        world.tailnet.hang("r1")
+        world.tailnet.change("r1", routes=[])
+        world.tailnet.change("r2", routes=["10.0.0.0/24"])
+        await world.run(200)
+        assert said(world, "route_moved") == ["10.0.0.0/24 moved from r1 to r2"]
+        assert world.state("r1") == "online", "nobody may ask it"
     finally:
         await world.kill()
 

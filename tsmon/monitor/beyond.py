@@ -37,6 +37,7 @@ class Beyond:
         """Nodes that lost a route to another in this step: to be asked at once."""
         self._with_services = settings.services
         self._settled = float("-inf")
+        self._former: frozenset[str] = frozenset()
 
     def apply(self, settings: Settings) -> None:
         """New settings after a reload."""
@@ -68,7 +69,15 @@ class Beyond:
             return changes.events
         routes = compare_routes(self.routes, nodes, now)
         self.routes, self.suspects = routes.table, routes.suspects
+        self._former = self._former.union(self.suspects).intersection(nodes)
         return [*changes.events, *routes.events]
+
+    @property
+    def routers(self) -> frozenset[str]:
+        """Stable IDs of the nodes that route something, were the last that did, or lost it to another in this
+        run."""
+        subnets = self.routes.subnets.values()
+        return self._former.union(id_ for route in subnets for id_ in (*route.routers, route.last))
 
     def fields(self) -> dict[str, Any]:
         """What the view shows of it."""

@@ -172,7 +172,7 @@ class Monitor:
     def pings_tell(self) -> bool:
         """The pings say something of a node's state that its record does not say yet."""
         for id_, node in self.view.nodes.items():
-            if node.role.ping:
+            if self._known.pings.wants(node):
                 reach = self._known.pings.reach_of(id_)
                 before = node.reach
                 if (reach.unreachable_since, reach.detached, reach.asked, reach.reachable) != (
@@ -285,7 +285,8 @@ class Monitor:
             if not self._known.can_ping:
                 self._known.pings.keep(())
             else:
-                self._known.pings.keep({id_ for id_, node in view.nodes.items() if node.role.ping})
+                pings = self._known.pings
+                pings.keep({id_ for id_, node in view.nodes.items() if pings.wants(node)})
             hidden = hidden_by(answer, view.nodes, self._known.suspects)
             self._known.suspects = hidden.suspects
             look = Look(
@@ -356,7 +357,7 @@ class Monitor:
         if not isinstance(answer, Snapshot) or not verdict.trusted:
             known.beyond.suspects = []
             return []
-        return known.beyond.step(
+        events = known.beyond.step(
             answer,
             changes.nodes,
             now,
@@ -364,6 +365,8 @@ class Monitor:
             returned=verdict.restored or not verdict.continuous,
             path_suspect=known.pings.isolated_since is not None,
         )
+        known.pings.routers = known.beyond.routers
+        return events
 
     def _look_at(self, answer: Snapshot | Failure, changes: Changes, verdict: Verdict, now: Moment) -> None:
         """Make the new view."""

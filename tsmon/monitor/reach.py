@@ -74,6 +74,8 @@ class Pings:
         """`nodes` as stored: those that were unreachable stay so until a ping is answered, those that were
         detached until three in a row are missed."""
         self.isolated_since: Moment | None = None
+        self.routers: frozenset[str] = frozenset()
+        """Stable IDs of nodes that route something, or did last: pinged, whatever their role says."""
         self._tracks: dict[str, _Track] = {}
         self._answers: dict[str, float] = {}  # monotonic time at which the last answered ping was sent
         for node in nodes:
@@ -99,13 +101,17 @@ class Pings:
         track = self._tracks.get(node_id)
         return track.summary() if track is not None else Reach()
 
+    def wants(self, node: Node) -> bool:
+        """The node is pinged: its role says so, or it routes something (rule 13.5)."""
+        return node.role.ping or (node.role.may_ping and node.id in self.routers)
+
     def targets(self, nodes: Mapping[str, Node], self_id: str, due_outages: Collection[str]) -> list[str]:
         """Whom a ping round asks (rule 3.1): nodes whose role wants it, never Self, at most 200, critical
         ones first. One that control calls offline is asked only when its outage fell due (`due_outages`)."""
         wanted = [
             node
             for node in nodes.values()
-            if node.role.ping
+            if self.wants(node)
             and node.id != self_id
             and node.facts.ip is not None
             and (node.facts.online or node.id in due_outages)
@@ -150,7 +156,7 @@ class Pings:
             self._answers[node_id] = max(sent.mono, self._answers.get(node_id, 0.0))
             if self.isolated_since is not None:
                 self.blind()
-        if not node.role.ping:
+        if not self.wants(node):
             return
         track = self._tracks.setdefault(node_id, _Track())
         if not node.facts.online and track.offline_at is None:
@@ -218,7 +224,7 @@ class Pings:
             for id_ in suspects:
                 self._call_unreachable(id_, cross_checked=False)
             return []
-        others.sort(key=lambda node: (self._misses(node.id) > 0, not node.role.ping, node.hostname))
+        others.sort(key=lambda node: (self._misses(node.id) > 0, not self.wants(node), node.hostname))
         return [node.id for node in others[:WITNESSES]]
 
     def conclude(self, nodes: Mapping[str, Node], now: Moment) -> None:
