@@ -296,6 +296,28 @@ async def test_who_is_ephemeral(tmp_path: Path) -> None:
         assert world.monitor.view.inventory is not None
 
 
+@virtual
+@pytest.mark.parametrize("ephemeral", [True, False])
+@pytest.mark.parametrize("others", [True, False])
+async def test_an_ephemeral_node_that_leaves_is_not_missed(
+    tmp_path: Path, ephemeral: bool, others: bool
+) -> None:
+    names = ("git", "dev", "dev-2") if others else ("git", "dev")
+
+    def before(_: World, control: SimControl) -> None:
+        control.change("dev", isEphemeral=ephemeral)
+
+    async with controlled(tmp_path, *names, before=before) as (world, control):
+        await world.run(DAY + 600)
+        world.tailnet.remove("dev")
+        control.remove("dev")
+        await world.run(CONFIRMED)
+        assert ("node_removed", "dev") in world.told()
+        await world.restart()
+        await world.run(1800)
+        assert len(world.messages()) == (0 if ephemeral else 1), world.messages()
+
+
 # -- alerts ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """Which critical roles lost their last node (rule 4.5). Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 import structlog
@@ -13,12 +13,13 @@ log = structlog.get_logger(__name__)
 
 
 def missing_after(
-    missing: Mapping[str, Node], before: Mapping[str, Node], changes: Changes
+    missing: Mapping[str, Node], before: Mapping[str, Node], changes: Changes, ephemeral: Container[str] = ()
 ) -> dict[str, Node]:
     """The roles that miss a node after a trusted document: key -> the last node, as it was when it fitted.
 
     `missing` are those before it, `before` the nodes. A role that `exclude` took the nodes of was not lost,
-    and one that asks for no alerts is not missed: nobody could acknowledge it."""
+    one that asks for no alerts is not missed: nobody could acknowledge it. Nor is one whose last node was
+    `ephemeral` (IDs) and left the tailnet: such nodes are made to go."""
     filled = {node.role.key for node in changes.nodes.values()}
     lost: dict[str, list[Node]] = {}
     for node in before.values():
@@ -27,7 +28,8 @@ def missing_after(
     after = {key: node for key, node in missing.items() if key not in filled}
     for key, nodes in lost.items():
         last = max(nodes, key=lambda node: (node.last_online or 0.0, node.hostname))
-        if last.role.alert != "none" and not any(node.id in changes.left_out for node in nodes):
+        left = last.id not in changes.nodes and last.id in ephemeral
+        if last.role.alert != "none" and not left and not any(node.id in changes.left_out for node in nodes):
             after[key] = changes.removed.get(last.id, last)
     return after
 

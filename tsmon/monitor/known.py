@@ -180,7 +180,9 @@ class Known:
             "self_id": answer.self_id,
             "self_names": (own.dns_name, *own.ips),
             "tailnet": answer.tailnet,
-            "missing_roles": missing_after(self.view.missing_roles, self.view.nodes, changes),
+            "missing_roles": missing_after(
+                self.view.missing_roles, self.view.nodes, changes, self.view.ephemeral
+            ),
         }
 
     def step(
@@ -203,6 +205,7 @@ class Known:
             nodes=view.nodes,
             removed=view.removed,
             missing_roles=view.missing_roles,
+            ephemeral=view.ephemeral,
             events=events,
             blind=view.blind,
             blind_for=self.sight.blind_for(now),

@@ -51,7 +51,7 @@ class MissingRoles:
     def _say_who_was_removed(self, step: Step) -> None:
         for event in step.events:
             node = step.removed.get(event.node_id or "") if event.event_type == "node_removed" else None
-            if node is not None and _is_missed(node, step):
+            if node is not None and node.id not in step.ephemeral and _is_missed(node, step):
                 self.book.raise_(
                     "node_missing",
                     "warning",

@@ -1,6 +1,6 @@
 """What the rules are given: one step of the monitor, the settings, and what they all ask of a node."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -49,6 +49,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     removed: Mapping[str, Node]
     missing_roles: Mapping[str, Node]
     """Keys of critical roles that no node fits any more -> the last that did, as it was then."""
+    ephemeral: Container[str] = ()
+    """IDs of nodes that leave the tailnet when they go offline, as the control server says."""
     events: Iterable[Event]
     """The node events of this step."""
     blind: Blind | None
