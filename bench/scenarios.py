@@ -1,4 +1,4 @@
-"""`make scenarios`: scripted tailnets in virtual time, and what people would have been told.
+"""`make scenarios`: scripted tailnets in virtual time, and what people would have heard.
 
 Each scenario keeps its own truth: when each machine was really down. Messages and uptime are held against it.
 With `--real` the rows that take less than an hour are played in real time, all at once.
@@ -29,7 +29,7 @@ from tsmon.source import make_source
 Interval = tuple[float, float]
 PROD = "chocolate-factory"
 SLACK = 120.0
-"""Seconds beyond its delay after which an outage that was not told counts as missed."""
+"""Seconds beyond its delay after which an outage that nobody heard of counts as missed."""
 
 
 class Score(NamedTuple):
@@ -150,7 +150,7 @@ class Play:
         self.offsets.append(self.world.clock.offset)
 
     def _is_missed(self, host: str, named: dict[str, int]) -> bool:
-        """An outage was long enough to be told, seen, and the node was never named."""
+        """An outage was long enough to be reported, seen, and the node was never named."""
         long = 0
         for begin, end in self._stretches(host):
             seen = (end if end is not None else self.now()) - begin
@@ -307,6 +307,18 @@ async def empty(play: Play) -> None:
     for name in ("git", "dev", PROD):
         play.outages[name] = [[play.now(), None]]
     await play.world.run(1800)
+
+
+@scenario("10 preview machines of prod's role come and go")
+async def previews(play: Play) -> None:
+    tailnet = play.world.tailnet
+    for n in range(10):
+        tailnet.add(f"{PROD}-pr-{n}")
+        await play.world.run(180)
+        # An ephemeral machine that logs out is called offline, then removed.
+        tailnet.off(f"{PROD}-pr-{n}")
+        await play.world.run(30)
+        tailnet.remove(f"{PROD}-pr-{n}")
 
 
 @scenario("the clock set back an hour in mid-outage")

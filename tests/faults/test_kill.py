@@ -167,25 +167,44 @@ def _check_messages(inbox: Inbox, path: Path) -> None:
     sent = {key for key in stored if inbox.acknowledged[key]}
     again = [key for key in sent if inbox.begun[key] > 1]
     assert len(again) <= KILLS
-    told = Counter(
+    facts = Counter(
         (alert["id"], alert["phase"], alert["state"])
         for body in inbox.bodies.values()
         for alert in body["alerts"]
         if alert["phase"] != "still"
     )
-    assert not [what for what, count in told.items() if count > 1], "one fact in two messages"
-    fired = _rows(
+    assert not [what for what, count in facts.items() if count > 1], "one fact in two messages"
+    _check_words(inbox)
+    _check_unsaid(inbox, path)
+
+
+def _check_words(inbox: Inbox) -> None:
+    """No end without its begin, and the last word about a node is true."""
+    said: dict[str, str] = {}
+    for body in inbox.bodies.values():
+        for alert in body["alerts"]:
+            name = alert["hostname"]
+            if alert["phase"] == "back":
+                assert said.get(name) == "firing", f"the end of an outage of {name}, but not its begin"
+            said[name] = alert["state"]
+    assert said
+    assert "firing" not in said.values(), "all of them are online"
+
+
+def _check_unsaid(inbox: Inbox, path: Path) -> None:
+    """Each alert is in a message, but for one that ended before any message of it was sent, and whose node
+    fell again: a message of that fall followed, and the log has its whole life (rule 9.16)."""
+    rows_ = _rows(
         path,
-        "SELECT json_extract(details, '$.alert_id'), node_id FROM events"
-        " WHERE event_type = 'alert' ORDER BY id",
+        "SELECT id, event_type, json_extract(details, '$.alert_id'), node_id FROM events"
+        " WHERE event_type IN ('alert', 'alert_resolved') ORDER BY id",
     )
+    fired = {alert: (at, node) for at, kind, alert, node in rows_ if kind == "alert"}
+    ended = {alert: at for at, kind, alert, _ in rows_ if kind == "alert_resolved"}
     named = {alert["id"] for body in inbox.bodies.values() for alert in body["alerts"]}
-    # One whose node fell again before it was sent is part of what is sent of the later one ("was back ...").
-    covered = {
-        alert_id
-        for at, (alert_id, node_id) in enumerate(fired)
-        if any(later in named and other == node_id for later, other in fired[at:])
-    }
-    assert {alert_id for alert_id, _ in fired} == covered, (
-        "every alert is in a message, or a later one of its node"
-    )
+    for alert, (_, node) in fired.items():
+        if alert not in named:
+            assert alert in ended, f"alert {alert} fires and is in no message"
+            assert any(
+                later in named and other == node and at > ended[alert] for later, (at, other) in fired.items()
+            ), f"alert {alert} is in no message, nor a later one"
