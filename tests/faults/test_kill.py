@@ -1,7 +1,7 @@
 """kill -9 of the whole daemon at random moments, while machines come and go, messages are sent and the API is
 asked.
 
-`TSMON_TEST_KILLS` says how often (24 in `make slow`, 48 in CI), in four lives with a database each.
+`TSMON_TEST_KILLS` says how often (24 in `make slow`, 32 in CI), in four lives with a database each.
 """
 
 import asyncio
