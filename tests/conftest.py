@@ -10,6 +10,16 @@ import structlog
 hypothesis.settings.register_profile("tsmon", deadline=None)
 hypothesis.settings.load_profile("tsmon")
 
+UNMEASURED = ("slow", "server", "e2e", "browser", "deploy")
+"""Marks of tests that run without the tracer of coverage: it makes them several times as long, and most of
+what they look at is another process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in UNMEASURED):
+            item.add_marker("no_cover")
+
 
 @pytest.fixture(autouse=True)
 def _default_log() -> Iterator[None]:

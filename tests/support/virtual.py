@@ -92,9 +92,9 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in virtual time; more than two real minutes is a failure."""
+    """Run a coroutine in virtual time; more than ten real minutes is a failure."""
     begun = time.monotonic()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result = runner.run(main)
-    assert time.monotonic() - begun < 120, "a virtual test took too long in real time"
+    assert time.monotonic() - begun < 600, "a virtual test took too long in real time"
     return result
