@@ -350,6 +350,19 @@ async def test_a_locked_database_is_an_error_and_recovers(
     assert await count(store, "events") == 3
 
 
+async def test_a_rollback_that_fails_too_is_not_the_last_of_the_connection(store: Store) -> None:
+    def fails_and_stays_failed(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO meta VALUES ('half', 'x')")
+        db.set_progress_handler(lambda: True, 1)
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+    with pytest.raises(StoreError):
+        await store.write(fails_and_stays_failed)
+    await store.commit(Batch(meta={"whole": "y"}))
+    assert "half" not in (await store.load(0)).meta
+    assert (await store.load(0)).meta["whole"] == "y"
+
+
 @pytest.mark.parametrize(
     ("pragma", "mended", "words"),
     [

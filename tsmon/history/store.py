@@ -219,6 +219,9 @@ class Store:
             finally:
                 self._marks = marks(self.path)
         except sqlite3.DatabaseError as error:
+            if self._db is not None and self._db.in_transaction:
+                # The rollback failed, too. The connection would refuse every further transaction.
+                self._disconnect()
             emptied = self.path.exists() and self.path.stat().st_size == 0
             if _code(error) in _CORRUPT or (emptied and _code(error) == sqlite3.SQLITE_IOERR):
                 self._begin_anew(str(error))
