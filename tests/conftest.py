@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,9 @@ import structlog
 # A busy machine is no fault: nothing that hypothesis tries has a deadline.
 hypothesis.settings.register_profile("tsmon", deadline=None)
 hypothesis.settings.load_profile("tsmon")
+
+# A shell gives its background jobs an ignored SIGINT: a command that a test interrupts would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 UNMEASURED = ("slow", "server", "e2e", "browser", "deploy")
 """Marks of tests that run without the tracer of coverage: it makes them several times as long, and most of
