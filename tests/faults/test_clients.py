@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from tsmon.demo.tailnet import SimTailnet
 
 pytestmark = pytest.mark.slow
 MIB = 1024 * 1024
+HELD_AFTER = (40 if sys.version_info >= (3, 12) else 100) * MIB
+"""Python 3.11's asyncio keeps what is left of a closed connection's buffer until its cycles are collected,
+and glibc cannot give back the pages between: 18 MB a wave of 150, against 2 MB on Python 3.13."""
 
 
 def memory(pid: int) -> int:
@@ -120,4 +124,4 @@ async def test_clients_that_come_again_and_again_hold_little(tmp_path: Path) -> 
             async with sockets(tsm.url, 150, LARGE):
                 # Each poll makes another answer: those who do not read hold them, not copies.
                 await tsm.polls_go_on(2)
-            assert memory(tsm.pid) - before < 100 * MIB
+            assert memory(tsm.pid) - before < HELD_AFTER
