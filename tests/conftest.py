@@ -11,8 +11,10 @@ import structlog
 hypothesis.settings.register_profile("tsmon", deadline=None)
 hypothesis.settings.load_profile("tsmon")
 
-# A shell gives its background jobs an ignored SIGINT: a command that a test interrupts would never end.
+# A shell gives its background jobs an ignored SIGINT, nohup an ignored SIGHUP, and both are inherited: a
+# command that a test interrupts would never end, and no shell script can trap them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 UNMEASURED = ("slow", "server", "e2e", "browser", "deploy")
 """Marks of tests that run without the tracer of coverage: it makes them several times as long, and most of
