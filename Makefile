@@ -18,6 +18,8 @@ HERE := not server and not e2e and not browser and not deploy
 # One for every supported Python and system; the three agree on each version.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-header --no-annotate
+# The tests start the program hundreds of times: what is compiled is kept, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 SCRIPTS = $(shell find .ci docker tests -type f -exec grep -lE '^\#!.*[/ ](ba|da)?sh( |$$)' {} +)
 
 .PHONY: help run test slow check audit wheel e2e e2e-deploy browser nightly screenshots scenarios soak bench setups deb release lock clean

@@ -473,6 +473,7 @@ async def test_the_store_fails_for_ten_minutes_with_an_outage_inside(tmp_path: P
         assert uptime.coverage == pytest.approx(100, abs=3)
 
 
+@pytest.mark.slow
 @virtual
 async def test_ten_thousand_quiet_nodes_cost_one_row_a_poll(tmp_path: Path) -> None:
     world = World(tmp_path, PROD)

@@ -19,6 +19,8 @@ from tsmon.demo.tailnet import SimTailnet
 
 pytestmark = pytest.mark.slow
 MIB = 1024 * 1024
+STOPPED = 8.0
+"""Seconds, on a machine that runs other tests; a part that hangs is given ten (`stopped_hard`)."""
 HELD_AFTER = (40 if sys.version_info >= (3, 12) else 100) * MIB
 """Python 3.11's asyncio keeps what is left of a closed connection's buffer until its cycles are collected,
 and glibc cannot give back the pages between: 18 MB a wave of 150, against 2 MB on Python 3.13."""
@@ -76,7 +78,7 @@ async def test_2000_idle_connections(tmp_path: Path) -> None:
             await tsm.polls_go_on()
             assert memory(tsm.pid) - before < 100 * MIB
             tsm.assert_calm()
-            assert await tsm.stop() < 3
+            assert await tsm.stop() < STOPPED
         assert not tsm.logged("stopped_hard")
 
 
@@ -112,7 +114,7 @@ async def test_clients_that_do_not_read_or_drip(tmp_path: Path) -> None:
                 await _others_are_served(tsm)
             assert memory(tsm.pid) - before < 100 * MIB
             tsm.assert_calm()
-            assert await tsm.stop() < 3
+            assert await tsm.stop() < STOPPED
         assert not tsm.logged("stopped_hard")
 
 

@@ -296,6 +296,7 @@ async def test_who_is_ephemeral(tmp_path: Path) -> None:
         assert world.monitor.view.inventory is not None
 
 
+@pytest.mark.slow
 @virtual
 @pytest.mark.parametrize("ephemeral", [True, False])
 @pytest.mark.parametrize("others", [True, False])
@@ -341,6 +342,7 @@ async def test_a_device_that_waits_for_approval(tmp_path: Path) -> None:
         assert world.messages()[1:] == ["OK: tablet was approved"]
 
 
+@pytest.mark.slow
 @virtual
 async def test_new_devices_alert_where_they_are_asked_for(tmp_path: Path) -> None:
     async with controlled(tmp_path, control__device_joined="true") as (world, control):
@@ -437,6 +439,7 @@ async def test_a_hidden_router_is_down_when_two_answers_say_so(tmp_path: Path) -
         assert world.alerts() == [("redundancy_lost", "r2")]
 
 
+@pytest.mark.slow
 @virtual
 async def test_credentials_that_end(tmp_path: Path) -> None:
     def before(world: World, control: SimControl) -> None:

@@ -16,8 +16,9 @@ MESSAGES = {
     # tsmon is blind, then sees that one has died.
     "control lost 10 min, the peers frozen, one dies meanwhile": 4,
 }
+LONG = [pytest.mark.slow]
 PLAYED = [
-    pytest.param(name, marks=[pytest.mark.slow] if options.get("days") else [], id=name)
+    pytest.param(name, marks=LONG if options.get("days") or "1,000" in name else [], id=name)
     for name, (_, options) in SCRIPTS.items()
     if not options.get("long")
 ]

@@ -373,6 +373,7 @@ async def test_row_18_empty_disk_and_long_dead_servers(tmp_path: Path) -> None:
         await world.kill()
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_20_a_key_expires(tmp_path: Path) -> None:
     day = 86400.0
@@ -429,6 +430,7 @@ async def test_row_21_the_peer_map_is_empty_once(tmp_path: Path) -> None:
         assert [kind for kind, _ in world.told()[before:]] == ["monitor_blind", "monitor_restored"]
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_22_half_of_a_thousand_fall(tmp_path: Path) -> None:
     """Every node has its event and its alert; the one message is a matter of the notifications."""

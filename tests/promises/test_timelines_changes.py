@@ -118,6 +118,7 @@ async def test_samples_that_notice_it_first_lose_nothing_of_what_is_known(tmp_pa
         assert {"git", "dev", PROD} <= names
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_36_a_channel_is_taken_out_and_put_back(tmp_path: Path) -> None:
     async with running(tmp_path, poll_interval="1m") as world:

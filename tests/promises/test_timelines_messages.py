@@ -287,6 +287,7 @@ async def test_row_19_blind_right_after_the_alert(tmp_path: Path) -> None:
         assert "tsmon itself is blind since" in world.told_to["team"][0].text
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_20_a_key_expires(tmp_path: Path) -> None:
     day = 86400.0
@@ -338,6 +339,7 @@ async def _a_thousand(tmp_path: Path) -> World:
     return world
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_22_five_hundred_off(tmp_path: Path) -> None:
     world = await _a_thousand(tmp_path)
@@ -356,6 +358,7 @@ async def test_row_22_five_hundred_off(tmp_path: Path) -> None:
         await world.kill()
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_23_one_by_one(tmp_path: Path) -> None:
     world = await _a_thousand(tmp_path)

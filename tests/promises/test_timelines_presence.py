@@ -243,6 +243,7 @@ async def test_row_40_the_tailnet_is_renamed(tmp_path: Path) -> None:
         assert blind.reason == "other_tailnet"
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_41_ephemeral_nodes_and_a_reinstalled_machine(tmp_path: Path) -> None:
     """As long as another node fills the role nothing is missed."""
@@ -373,6 +374,7 @@ async def test_row_42_a_chain_is_cut_where_one_comes_back(tmp_path: Path) -> Non
         assert apart.online_s == pytest.approx(2 * 7200, abs=100)
 
 
+@pytest.mark.slow
 @virtual
 async def test_row_43_one_of_many_is_removed(tmp_path: Path) -> None:
     """Others fill its role: it is said once, and no alert stays."""

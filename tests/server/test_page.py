@@ -66,24 +66,21 @@ async def test_sections_are_counted_and_folded(here: Site) -> None:
     assert (folded["total"], folded["rows"], names(folded)) == (6, 3, [PROD, "alices-laptop", "monitor"])
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("q=tag:server", ["web"]),
-        ("q=LINUX web", ["web"]),
-        ("q=web nothing", []),
-        ("alerting=true", ["web"]),
-        ("role=server", ["web"]),
-        ("user=nobody", []),
-        ("key_soon=true", []),
-        ("silenced=true", []),
-        ("flapping=true", []),
-        ("relayed=true", []),
-    ],
-)
-async def test_what_is_searched(here: Site, query: str, expected: list[str]) -> None:
+async def test_what_is_searched(here: Site) -> None:
     await web_is_down(here)
-    assert names(await here.get(f"{TABLE}?{query}")) == expected
+    expected = {
+        "q=tag:server": ["web"],
+        "q=LINUX web": ["web"],
+        "q=web nothing": [],
+        "alerting=true": ["web"],
+        "role=server": ["web"],
+        "user=nobody": [],
+        "key_soon=true": [],
+        "silenced=true": [],
+        "flapping=true": [],
+        "relayed=true": [],
+    }
+    assert {query: names(await here.get(f"{TABLE}?{query}")) for query in expected} == expected
 
 
 async def test_an_address_and_a_reason_are_found(here: Site) -> None:
