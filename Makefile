@@ -91,7 +91,7 @@ screenshots: $(VENV)/.dev ## the pictures of the documents (needs Chromium)
 scenarios: $(VENV)/.dev ## what people are told in scripted outages: a table
 	$(BIN)/python -m bench.scenarios
 
-soak: $(VENV)/.dev ## 30 simulated days of 1,000 nodes (20 minutes)
+soak: $(VENV)/.dev ## 30 simulated days of 1,000 nodes (an hour)
 	$(BIN)/python -m bench.soak --days 30
 
 bench: $(VENV)/.dev ## benchmarks: tables and JSON (half an hour)

@@ -345,16 +345,20 @@ def faults(played: Played) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.soak")
     parser.add_argument("--days", type=float, default=30.0, help="of virtual time")
+    parser.add_argument("--nodes", type=int, default=NODES)
     parser.add_argument("--minutes", type=float, help="of real time instead")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     process.prepare()
     with tempfile.TemporaryDirectory() as directory:
         if chosen.minutes is not None:
-            played = asyncio.run(play(real_pace(chosen.minutes), Clock(), Path(directory)))
+            played = asyncio.run(
+                play(real_pace(chosen.minutes), Clock(), Path(directory), nodes=chosen.nodes)
+            )
         else:
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-                played = runner.run(play(virtual_pace(chosen.days), VirtualClock(), Path(directory)))
+                pace = virtual_pace(chosen.days)
+                played = runner.run(play(pace, VirtualClock(), Path(directory), nodes=chosen.nodes))
     found = faults(played)
     if chosen.json:
         json.dump(played._asdict() | {"faults": found}, sys.stdout)

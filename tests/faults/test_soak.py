@@ -1,7 +1,7 @@
 """Days on end in virtual time: what tsmon counts, keeps and takes of the machine.
 
 `TSMON_TEST_SOAK_DAYS` says how many (a tenth of one in the ordinary run, three in CI: that is what memory and
-retention need to show).
+retention need to show), `TSMON_TEST_SOAK_NODES` how large the tailnet is (1,000; 250 in CI).
 """
 
 import json
@@ -14,13 +14,14 @@ import pytest
 from tests.support.paths import ROOT
 
 DAYS = os.environ.get("TSMON_TEST_SOAK_DAYS", "0.1")
+NODES = os.environ.get("TSMON_TEST_SOAK_NODES", "1000")
 
 
 @pytest.mark.slow
 def test_nothing_is_lost_late_or_growing() -> None:
     # A process of its own: its memory is measured.
     done = subprocess.run(
-        [sys.executable, "-m", "bench.soak", "--days", DAYS, "--json"],
+        [sys.executable, "-m", "bench.soak", "--days", DAYS, "--nodes", NODES, "--json"],
         check=False,  # what is amiss is in its output
         capture_output=True,
         text=True,

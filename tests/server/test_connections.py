@@ -84,7 +84,8 @@ async def test_who_sends_no_whole_request_is_closed(sent: bytes) -> None:
         begun = asyncio.get_running_loop().time()
         async with asyncio.timeout(5):
             answer = await client[0].read()
-        assert asyncio.get_running_loop().time() - begun >= 0.2
+        # A loop's timers may be early by what its clock resolves.
+        assert asyncio.get_running_loop().time() - begun >= 0.19
         assert (b"here" in answer) is sent.endswith(b"\r\n\r\n")
         await close(client)
 
