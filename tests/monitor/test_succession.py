@@ -9,7 +9,8 @@ from tsmon.classify import Classifier
 from tsmon.config import load
 from tsmon.monitor.changes import Changes
 from tsmon.monitor.state import Node
-from tsmon.monitor.succession import look_for_successors
+from tsmon.monitor.succession import family, look_for_successors
+from tsmon.source.status import NodeFacts
 
 NOW = 1_000_000.0
 CLASSIFIER = Classifier(load(None, {}, {}))
@@ -100,3 +101,28 @@ def test_a_killed_one_that_goes_offline_after_the_other_joined() -> None:
     late = new(first_seen=NOW - 40, created=NOW - 45)
     assert followed(late, off("box", last_online=NOW)) == ["box"]
     assert followed(new(first_seen=NOW - 400, created=NOW - 405), off("box")) == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_who_is_alike_is_found_without_a_look_at_every_pair(
+    same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All nodes of a tailnet are new for the first minutes of a tsmon."""
+    looks = 0
+
+    def counted(facts: NodeFacts) -> str:
+        nonlocal looks
+        looks += 1
+        return family(facts)
+
+    monkeypatch.setattr("tsmon.monitor.succession.family", counted)
+    found = []
+    for many in (200, 400):
+        nodes = [new(f"box-{n}", os_hostname="box" if same else f"box-{n}") for n in range(many)]
+        old = [off(f"box-{n}", id=f"old-{n}", os_hostname=f"box-{n}") for n in range(many)]
+        looks = 0
+        changes = Changes(nodes={one.id: one for one in (*nodes, *old)})
+        look_for_successors(changes, (), NOW)
+        found.append(looks)
+        assert len(changes.stored) == (0 if same else 2 * many)
+    assert found[1] <= 2.1 * found[0]

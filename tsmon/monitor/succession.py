@@ -5,7 +5,8 @@ is followed. Two histories that are wrongly joined are worse than two that are a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ OVERLAP = 120.0
 """Seconds for which the old one may have been seen online after the new one was made."""
 MOST = 20
 """Predecessors that a node keeps, the nearest ones."""
+
+_Key = tuple[str, tuple[str, ...] | str, str]
 
 _NUMBERED = re.compile(r"(.+)-\d+\Z")
 _NO_NAMES = frozenset(("", "localhost"))
@@ -61,35 +64,67 @@ def look_for_successors(changes: Changes, forgotten: Iterable[Node], now: float)
     others = {node.id: node for node in forgotten}
     others |= {id_: node for id_, node in changes.removed.items() if family(node.facts) in names}
     others |= {id_: node for id_, node in changes.nodes.items() if family(node.facts) in names}
+    alike = _Alike(others.values())
     for node in fresh:
-        old = _followed_by(node, others)
+        old = _followed_by(node, alike)
         if old is not None:
             _join(node, old, changes, now)
-            others[old.id] = changes.nodes.get(old.id) or changes.removed[old.id]
+            alike.put(changes.nodes.get(old.id) or changes.removed[old.id])
 
 
 def _may_follow(node: Node, now: float) -> bool:
     return now - node.first_seen < FRESH and not node.predecessors and bool(family(node.facts))
 
 
-def _followed_by(node: Node, others: Mapping[str, Node]) -> Node | None:
+def _followed_by(node: Node, alike: "_Alike") -> Node | None:
     """The one that `node` follows."""
-    alike = [other for other in others.values() if other.id != node.id and _alike(node, other)]
-    candidates = [other for other in alike if may_be_followed(other) and _comes_after(node, other)]
-    there = [
-        other
-        for other in alike
-        if other.removed_at is None and other.missing_since is None and not other.successor
-    ]
+    if alike.are_many(node):
+        return None
+    others = alike.others(node)
+    candidates = [other for other in others if may_be_followed(other) and _comes_after(node, other)]
+    there = [other for other in others if _stands(other)]
     if len(there) > 1 or any(other not in candidates for other in there):
         return None  # another machine bears the name: nobody can tell which one this is
     return max(candidates, key=_last_alive, default=None)
 
 
-def _alike(node: Node, other: Node) -> bool:
-    mine, its = node.facts, other.facts
-    owner = mine.tags == its.tags if mine.tags or its.tags else bool(mine.user) and mine.user == its.user
-    return owner and family(mine) == family(its) and bool(_stems(mine) & _stems(its))
+class _Alike:
+    """Nodes by what a machine keeps when it is installed again: its own name and system, its owner or tags,
+    its name in DNS."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._groups: dict[_Key, dict[str, Node]] = {}
+        self._standing = Counter[_Key]()
+        for node in nodes:
+            self.put(node)
+
+    def put(self, node: Node) -> None:
+        """Add it, or what became of it."""
+        for key in _keys(node):
+            group = self._groups.setdefault(key, {})
+            before = group.get(node.id)
+            self._standing[key] += _stands(node) - (before is not None and _stands(before))
+            group[node.id] = node
+
+    def are_many(self, node: Node) -> bool:
+        """Two stand beside it at least: answered without a look at each, since a thousand may bear a name."""
+        return any(self._standing[key] - _stands(node) > 1 for key in _keys(node))
+
+    def others(self, node: Node) -> list[Node]:
+        """Those that it may be."""
+        found: dict[str, Node] = {}
+        for key in _keys(node):
+            found |= self._groups[key]
+        return [other for other in found.values() if other.id != node.id]
+
+
+def _stands(node: Node) -> bool:
+    return node.removed_at is None and node.missing_since is None and not node.successor
+
+
+def _keys(node: Node) -> list[_Key]:
+    owner = node.facts.tags or node.facts.user
+    return [(family(node.facts), owner, stem) for stem in _stems(node.facts)] if owner else []
 
 
 def _stems(facts: NodeFacts) -> set[str]:
